@@ -1,0 +1,68 @@
+"""What happens to an input before the network sees it: (x * scale - mean) / std, in float32, channels first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Layout = Literal["NHWC", "NCHW", "ND"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The one description of an input, carried by networks, detectors and cards.
+
+    y = (x * scale - mean) / std, float32, `[N, C, H, W]` (or `[N, D]` for layout "ND").
+
+    Args:
+        layout: Order of the axes of the input as the user gives it.
+        dtype: `uint8` (images) or `float32`.
+        scale: Multiplies the raw input; 1/255 brings uint8 images to [0, 1].
+        mean: Per channel (or a single number, or one per feature), in the scaled unit.
+        std: Like `mean`; positive.
+    """
+
+    layout: Layout = "NHWC"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if self.layout not in ("NHWC", "NCHW", "ND"):
+            raise ValueError(f"layout must be NHWC, NCHW or ND; got {self.layout!r}")
+        if self.dtype not in ("uint8", "float32"):
+            raise ValueError(f"dtype must be uint8 or float32; got {self.dtype!r}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive; got {self.std}")
+
+    def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same map as y = x * a + b, with a and b shaped to broadcast against the network's input."""
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        mean, std = np.broadcast_arrays(mean, std)
+        shape = (1, -1) if self.layout == "ND" else (1, -1, 1, 1)
+        return (self.scale / std).reshape(shape).astype(np.float32), (-mean / std).reshape(shape).astype(np.float32)
+
+    def apply(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """The numpy form.
+
+        Example:
+            >>> Preprocessing(mean=(0.5,), std=(0.5,)).apply(np.full((1, 2, 2, 1), 255, np.uint8)).shape
+            (1, 1, 2, 2)
+        """
+        array = np.moveaxis(inputs, -1, 1) if self.layout == "NHWC" else inputs
+        scale, shift = self.affine()
+        return np.ascontiguousarray(array.astype(np.float32) * scale + shift)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
