@@ -1,4 +1,4 @@
-"""What happens to an input before the network sees it: (x * scale - mean) / std, in float32, channels first."""
+"""What happens to an input before the network sees it: (x * scale - mean) / std, float32, channels first."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Preprocessing:
         mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
         mean, std = np.broadcast_arrays(mean, std)
         shape = (1, -1) if self.layout == "ND" else (1, -1, 1, 1)
-        return (self.scale / std).reshape(shape).astype(np.float32), (-mean / std).reshape(shape).astype(np.float32)
+        return (self.scale / std).reshape(shape).astype(np.float32), (-mean / std).reshape(shape).astype(
+            np.float32
+        )
 
     def apply(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """The numpy form.
@@ -65,4 +67,5 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`, also after a trip through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
