@@ -1,0 +1,232 @@
+"""Run an exported detector: raw inputs in, scores and decisions out, with numpy and ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from sparsense.errors import InputError
+
+CARD_KEY = "sparsense.card"
+CARD_FORMAT = 1
+DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+UNREADABLE = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What a detector says about N inputs; row i of every array belongs to input i.
+
+    Args:
+        score: float32 `[N]`, raw, higher = more anomalous.
+        p_value: float32 `[N]` in (0, 1]: how rarely an in-distribution input scores at least as high.
+        is_anomaly: bool `[N]`, score > threshold.
+        output: What the network itself answers: logits `[N, K]`, or the reconstruction.
+    """
+
+    score: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    is_anomaly: NDArray[np.bool_]
+    output: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+OUTPUTS = [field.name for field in fields(Detection)]
+
+
+class ExportedDetector:
+    """A detector file, ready to score. Preprocessing is inside the file: give it raw inputs.
+
+    Args:
+        path: A detector written by sparsense.
+        providers: ONNX Runtime execution providers, in order of preference.
+        threads: Threads per operator; None = ONNX Runtime's choice.
+        micro_batch: Samples run at once. Memory grows with it, not with the number of inputs.
+
+    Raises:
+        InputError: The file is not there, not a detector, or a provider is not available.
+
+    Example:
+        >>> ExportedDetector("missing.onnx")
+        Traceback (most recent call last):
+        ...
+        sparsense.errors.InputError: detector file missing.onnx does not exist
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int | None = None,
+        micro_batch: int = 64,
+    ) -> None:
+        if micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1; got {micro_batch}")
+        self.path, self.micro_batch = Path(path), micro_batch
+        self._session = _open(self.path, providers, threads)
+        self.card: dict[str, Any] = _read_card(self.path, self._session)
+        _check_interface(self.path, self._session)
+        value = self._session.get_inputs()[0]
+        self.dtype = DTYPES[value.type]
+        self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The preprocessing inside the file: layout, dtype, scale, mean, std."""
+        return dict(self.card["preprocessing"])
+
+    @property
+    def threshold(self) -> float:
+        """The calibrated threshold, used when a call gives none."""
+        return float(self.card["calibration"]["threshold"])
+
+    def __call__(self, inputs: NDArray[Any], threshold: float | None = None) -> Detection:
+        """Score a batch of any size.
+
+        Args:
+            inputs: `[N, *input_shape]` of the detector's dtype; a memory-mapped array is read piece by piece.
+            threshold: Replaces the calibrated threshold in this call.
+
+        Returns:
+            One row per input, none for an empty batch. A row does not depend on the other inputs.
+
+        Raises:
+            InputError: Another type, dtype or shape; NaN or infinity; a threshold that is not a number.
+        """
+        self._check(inputs)
+        feed = {} if threshold is None else {"threshold": _scalar(threshold)}
+        starts = range(0, len(inputs), self.micro_batch)
+        batches = [self._run(inputs, start, feed) for start in starts] or [self._nothing()]
+        return Detection(*(np.concatenate(column) for column in zip(*batches, strict=True)))
+
+    def _run(self, inputs: NDArray[Any], start: int, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        batch = np.ascontiguousarray(inputs[start : start + self.micro_batch])
+        if batch.dtype.kind == "f":
+            _check_finite(batch, start)
+        outputs: list[NDArray[Any]] = self._session.run(OUTPUTS, {"input": batch, **feed})
+        return outputs
+
+    def _nothing(self) -> list[NDArray[Any]]:
+        """The outputs for no inputs; convolutions refuse an empty batch, so the session is not asked."""
+        found = {value.name: value for value in self._session.get_outputs()}
+        dtypes = (np.float32, np.float32, np.bool_, np.float32)
+        shapes = ([s if isinstance(s, int) else 0 for s in found[name].shape[1:]] for name in OUTPUTS)
+        return [np.empty((0, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+    def _check(self, inputs: object) -> None:
+        wanted = f"{self.path.name} takes {self.dtype} of shape {_shape(('N', *self.input_shape))}"
+        if not isinstance(inputs, np.ndarray):
+            raise InputError(f"{wanted}; got {type(inputs).__name__}: pass a numpy array")
+        if inputs.dtype != self.dtype:
+            raise InputError(f"{wanted}; got {inputs.dtype} of shape {_shape(inputs.shape)}: {self._cast()}")
+        if not _fits(inputs.shape[1:], self.input_shape):
+            raise InputError(
+                f"{wanted}; got {self.dtype} of shape {_shape(inputs.shape)}{self._hint(inputs)}"
+            )
+
+    def _cast(self) -> str:
+        if self.dtype == "uint8":
+            return "the preprocessing is inside the file, so pass the raw bytes 0..255"
+        return "use inputs.astype(numpy.float32)"
+
+    def _hint(self, inputs: NDArray[Any]) -> str:
+        """What the user most likely did: forgot the batch axis, or the other order of the channels."""
+        shape, layout = inputs.shape, self.preprocessing["layout"]
+        if _fits(shape, self.input_shape):
+            return ": for a single input add the batch axis, inputs[None]"
+        if layout == "NHWC" and inputs.ndim == 4 and _fits((*shape[2:], shape[1]), self.input_shape):
+            return ": these are channels first (NCHW), use inputs.transpose(0, 2, 3, 1)"
+        if layout == "NCHW" and inputs.ndim == 4 and _fits((shape[3], *shape[1:3]), self.input_shape):
+            return ": these are channels last (NHWC), use inputs.transpose(0, 3, 1, 2)"
+        return ""
+
+
+def _open(path: Path, providers: Sequence[str], threads: int | None) -> Any:
+    """An inference session; ONNX Runtime itself refuses external data outside the file's folder."""
+    if not path.is_file():
+        raise InputError(f"detector file {path} {'is not a file' if path.exists() else 'does not exist'}")
+    available = ort.get_available_providers()
+    if absent := [name for name in providers if name not in available]:
+        raise InputError(f"{path.name} cannot run on {absent}: this ONNX Runtime offers {available}")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only: a threshold that can be overridden is not worth a warning
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(str(path), options, providers=list(providers))
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
+
+
+def _read_card(path: Path, session: Any) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    if text is None:
+        raise InputError(
+            f"{path} is an ONNX model but not a sparsense detector: it carries no card. "
+            f"Attach a head first: sparsense attach {path} --head ..."
+        )
+    try:
+        card: dict[str, Any] = dict(json.loads(text))
+        used = card["format"], card["preprocessing"]["layout"], float(card["calibration"]["threshold"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} has a card that cannot be read ({error!r}): export it again") from error
+    if used[0] != CARD_FORMAT:
+        raise InputError(
+            f"{path} has a card of format {used[0]!r}; this sparsense reads format {CARD_FORMAT}: "
+            "export it again, or install the version that wrote it"
+        )
+    return card
+
+
+def _check_interface(path: Path, session: Any) -> None:
+    inputs = [value.name for value in session.get_inputs()]
+    outputs = {value.name for value in session.get_outputs()}
+    thresholds = {value.name for value in session.get_overridable_initializers()}
+    if inputs != ["input"] or not outputs.issuperset(OUTPUTS) or "threshold" not in thresholds:
+        raise InputError(
+            f"{path} is not a sparsense detector: expected the input 'input', a 'threshold' with a default "
+            f"and the outputs {OUTPUTS}; found the inputs {inputs} and the outputs {sorted(outputs)}"
+        )
+    if (kind := session.get_inputs()[0].type) not in DTYPES:
+        raise InputError(f"{path} has an input of type {kind}; a detector takes one of {sorted(DTYPES)}")
+
+
+def _check_finite(batch: NDArray[Any], start: int) -> None:
+    good = np.isfinite(batch.reshape(len(batch), -1)).all(axis=1)
+    if not good.all():
+        raise InputError(
+            f"input {start + int(np.argmin(good))} holds NaN or infinity: clean or drop it first"
+        )
+
+
+def _scalar(threshold: float) -> NDArray[np.float32]:
+    if np.isnan(threshold):
+        raise InputError("the threshold is NaN: it must be a number, or infinity for 'never'")
+    return np.asarray(threshold, np.float32)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether the sizes agree; None stands for any size."""
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+
+
+def _shape(sizes: Sequence[object]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in sizes)}]"
