@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,7 +116,7 @@ def samples_needed(rate: float) -> int:
 def realised_rate_interval(n: int, rate: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Where the realised false-alarm rate of one threshold lies.
 
-    For continuous scores it is distributed as Beta(l, n + 1 - l), l = floor((n + 1) rate); ties only lower it.
+    For continuous scores it is distributed as Beta(l, n + 1 - l), l = floor((n + 1) rate); ties lower it.
 
     The mean is at most `rate`, but a threshold from few samples can be off: 99 samples and a rate of 0.05
     give about [0.017, 0.100].
@@ -136,42 +136,6 @@ def realised_rate_interval(n: int, rate: float, *, confidence: float = 0.95) -> 
     return _beta_quantile(tail, alarms, n), _beta_quantile(1 - tail, alarms, n)
 
 
-def drift_test(
-    p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"] = "anomalous"
-) -> tuple[float, float]:
-    """Kolmogorov-Smirnov test of p-values against the uniform distribution on {1, ..., n + 1} / (n + 1).
-
-    D = max over that grid of F(u) - u ("anomalous") or of |F(u) - u| ("any")
-
-    The sample size is n m / (n + m): n calibration samples know the distribution of the scores only so well.
-    Tied scores make p-values too large, never too small, so "anomalous" stays valid; "any" would take ties for
-    a drift.
-
-    Args:
-        p: `[m]` p-values of new inputs.
-        n: Number of calibration samples behind them.
-        alternative: "anomalous": the scores have risen. "any": they have changed (for scores without ties).
-
-    Returns:
-        D in [0, 1], and the probability of at least this D without drift (asymptotic).
-
-    Raises:
-        CalibrationError: No p-values, or values that n calibration samples cannot give.
-    """
-    values = np.asarray(p, np.float64).ravel()
-    ranks = np.rint(values * (n + 1))
-    if values.size == 0 or not ((ranks >= 1) & (ranks <= n + 1)).all():
-        raise CalibrationError(
-            f"a drift test needs p-values between 1/{n + 1} and 1, as {n} calibration samples give them; "
-            + (f"got {values.min()} to {values.max()}" if values.size else "got none")
-        )
-    sided: Literal[1, 2] = 1 if alternative == "anomalous" else 2
-    share = np.cumsum(np.bincount(ranks.astype(np.int64), minlength=n + 2)[1:]) / values.size
-    gap = share - np.arange(1, n + 2) / (n + 1)
-    largest = float(np.max(gap if sided == 1 else np.abs(gap)))
-    return largest, _kolmogorov_tail(math.sqrt(n * values.size / (n + values.size)) * largest, sided=sided)
-
-
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or values.size == 0:
@@ -180,8 +144,8 @@ def _checked(scores: ArrayLike) -> NDArray[np.float64]:
         )
     if not np.isfinite(values).all():
         raise CalibrationError(
-            f"calibration needs finite scores: {np.count_nonzero(~np.isfinite(values))} of {values.size} are NaN "
-            "or infinite; look for inputs that overflow the network"
+            f"calibration needs finite scores: {(~np.isfinite(values)).sum()} of {values.size} are NaN or infinite; "
+            "look for inputs that overflow the network"
         )
     return values
 
@@ -206,7 +170,7 @@ def _alarms(n: int, rate: float) -> int:
 
 
 def _beta_quantile(probability: float, successes: int, n: int) -> float:
-    """Quantile of Beta(l, n + 1 - l), by bisection of its CDF: P(at least l successes in n trials of chance x).
+    """Quantile of Beta(l, n + 1 - l) by bisection of its CDF, P(at least l successes in n trials of chance x).
 
     All terms of that sum are positive and taken from their logarithms, so it is accurate for any n.
     """
@@ -219,12 +183,3 @@ def _beta_quantile(probability: float, successes: int, n: int) -> float:
         tail = np.exp(log_choose + j * math.log(x) + (n - j) * math.log1p(-x)).sum()
         low, high = (x, high) if tail < probability else (low, x)
     return (low + high) / 2
-
-
-def _kolmogorov_tail(x: float, *, sided: Literal[1, 2]) -> float:
-    """P(sup > x) of a Brownian bridge: exp(-2 x^2) on one side, 2 sum (-1)^(k-1) exp(-2 k^2 x^2) on two."""
-    if sided == 1:
-        return math.exp(-2 * max(x, 0.0) ** 2)
-    if x < 0.2:  # the series converges slowly, and 1 - 1e-11 is 1
-        return 1.0
-    return float(min(1.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40))))
