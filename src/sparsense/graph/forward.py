@@ -1,0 +1,164 @@
+"""A network's graph from the user's input to its output, ready to carry a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.errors import GraphError
+from sparsense.graph.build import Builder
+from sparsense.graph.simplify import simplify
+
+Task = Literal["classifier", "reconstruction"]
+
+
+@dataclass
+class ForwardGraph:
+    """Preprocessing and network in one graph; heads add their nodes to it.
+
+    Attributes:
+        model: The graph, owned by this object.
+        input: What the user gives: uint8 `[N, H, W, C]` or `[N, C, H, W]`, or float32 `[N, D]`.
+        target: The network's own input, float32; what a reconstruction is compared with.
+        output: Logits `[N, K]`, or a reconstruction shaped like `target`.
+        op: Adds nodes.
+        task: What the output means.
+    """
+
+    model: ir.Model
+    input: ir.Value
+    target: ir.Value
+    output: ir.Value
+    op: Builder
+    task: Task
+
+    @property
+    def features(self) -> ir.Value:
+        """Input `[N, F]` of the last fully connected layer; GraphError when the output does not come from one."""
+        return self.last_linear.inputs[0]  # type: ignore[return-value]  # a Gemm or MatMul always has its first input
+
+    @property
+    def last_linear(self) -> ir.Node:
+        """The node (Gemm or MatMul) that makes the logits."""
+        node = self.output.producer()
+        while node is not None and node.op_type in ("Add", "Identity", "Squeeze", "Reshape", "Flatten"):
+            node = next(
+                (v.producer() for v in node.inputs if v is not None and v.producer() is not None), None
+            )
+        if node is None or node.op_type not in ("Gemm", "MatMul"):
+            kind = "the graph's input" if node is None else f"node {node.name!r} ({node.op_type})"
+            raise GraphError(
+                f"looking for the penultimate features: expected the output to come from a fully connected layer (Gemm or MatMul), found {kind}; "
+                "use a head that needs only logits or sensitivities"
+            )
+        return node
+
+    def copy(self) -> ForwardGraph:
+        """An independent copy, so that a head can add throw-away nodes."""
+        model = self.model.clone()
+        values = {
+            v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]
+        }
+        find = lambda value: values[value.name]  # noqa: E731
+        return ForwardGraph(
+            model, find(self.input), find(self.target), find(self.output), Builder(model.graph), self.task
+        )
+
+
+def forward_graph(
+    model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier"
+) -> ForwardGraph:
+    """Simplify a model and put the preprocessing in front of it.
+
+    Args:
+        model: One float32 input `[N, C, H, W]` or `[N, D]`, first output = logits or reconstruction.
+        preprocessing: What turns the user's input into the network's.
+        task: What the output means.
+
+    Raises:
+        GraphError: The model has several inputs, or its input does not fit the preprocessing.
+    """
+    model = _single(model)
+    network_input, output = model.graph.inputs[0], model.graph.outputs[0]
+    _check_input(network_input, preprocessing)
+    return _prepend(model, network_input, output, preprocessing, task)
+
+
+def _single(model: ir.Model) -> ir.Model:
+    graph = simplify(model).graph
+    inputs = [value for value in graph.inputs if value.name not in graph.initializers]
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name) for value in inputs)
+        raise GraphError(
+            f"preparing the model: expected exactly one input, found {len(inputs)} ({names}); export it with one input"
+        )
+    graph.inputs[:] = inputs
+    return ir.Model(graph, ir_version=model.ir_version)
+
+
+def _check_input(value: ir.Value, preprocessing: Preprocessing) -> None:
+    if value.dtype != ir.DataType.FLOAT:
+        raise GraphError(
+            f"preparing input {value.name!r}: expected float32, found {value.dtype}; export the network with a float32 input"
+        )
+    if value.shape is None:
+        raise GraphError(
+            f"preparing input {value.name!r}: expected a known rank, found none; export the model with the shape of its input"
+        )
+    rank = 2 if preprocessing.layout == "ND" else 4
+    if len(value.shape) != rank:
+        raise GraphError(
+            f"preparing input {value.name!r}: layout {preprocessing.layout} expects rank {rank}, found shape {list(value.shape)}; give the layout that fits"
+        )
+    channels, given = value.shape[1], max(len(preprocessing.mean), len(preprocessing.std))
+    if isinstance(channels, int) and given not in (1, channels):
+        raise GraphError(
+            f"preparing input {value.name!r}: expected 1 or {channels} values of mean and std, found {given}"
+        )
+
+
+def _prepend(
+    model: ir.Model, network_input: ir.Value, output: ir.Value, preprocessing: Preprocessing, task: Task
+) -> ForwardGraph:
+    """Build a new graph: input -> preprocessing -> the old nodes, so that the order stays topological."""
+    graph = model.graph
+    _name_batch_axis(graph, list(network_input.shape or ())[0])
+    shape = ["N", *list(network_input.shape or ())[1:]]
+    user_shape = [shape[0], *shape[2:], shape[1]] if preprocessing.layout == "NHWC" else shape
+    dtype = ir.DataType.UINT8 if preprocessing.dtype == "uint8" else ir.DataType.FLOAT
+    network_input.name = "network_input"
+    user_input = ir.val("input", dtype, user_shape)
+    nodes = list(graph)
+    graph.remove(nodes)
+    graph.inputs[:] = [user_input]
+    op = Builder(graph)
+    target = _preprocess(op, user_input, preprocessing)
+    target.shape = ir.Shape(shape)
+    network_input.replace_all_uses_with(target)
+    graph.extend(nodes)
+    output.name = "output"
+    graph.outputs[:] = [output]
+    return ForwardGraph(model, user_input, target, output, Builder(graph), task)
+
+
+def _name_batch_axis(graph: ir.Graph, batch: int | ir.SymbolicDim) -> None:
+    """Call the batch axis N wherever it appears under its old name."""
+    if isinstance(batch, int) or batch.value is None:
+        return
+    for value in (output for node in graph for output in node.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape(["N" if dim == batch else dim for dim in value.shape])
+
+
+def _preprocess(op: Builder, value: ir.Value, preprocessing: Preprocessing) -> ir.Value:
+    scale, shift = preprocessing.affine()
+    if preprocessing.layout == "NHWC":
+        value = op.Transpose(value, perm=[0, 3, 1, 2])
+    if preprocessing.dtype == "uint8":
+        value = op.Cast(value, to=int(ir.DataType.FLOAT))
+    if (scale != 1).any():
+        value = op.Mul(value, scale)
+    return op.Add(value, shift) if shift.any() else value

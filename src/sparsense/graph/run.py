@@ -1,0 +1,85 @@
+"""Run a model in memory: one session, or a stream of batches in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from sparsense.errors import GraphError
+
+Arrays = list[NDArray[Any]]
+
+
+class Session:
+    """A model in ONNX Runtime, asked for some of its values.
+
+    Args:
+        model: A serialised model, or one still being built.
+        outputs: The values to return, whether or not they are graph outputs; default: the graph's outputs.
+        threads: Intra-operator threads; None leaves the choice to the runtime.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model | bytes,
+        outputs: Sequence[ir.Value] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> None:
+        content = (
+            model
+            if isinstance(model, bytes)
+            else ir.to_proto(with_outputs(model, outputs)).SerializeToString()
+        )
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except (
+            Exception
+        ) as error:  # onnxruntime's exceptions share no base class; every one of them means "cannot load"
+            raise GraphError(
+                f"loading a graph in ONNX Runtime {ort.__version__}: {str(error).strip().splitlines()[0]}"
+            ) from error
+        self.input_names = [entry.name for entry in self._session.get_inputs()]
+
+    def __call__(self, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Arrays:
+        """Run once; a single array goes to the first input."""
+        if isinstance(feeds, np.ndarray):
+            feeds = {self.input_names[0]: feeds}
+        outputs: Arrays = self._session.run(None, dict(feeds))
+        return outputs
+
+
+def stream(
+    model: ir.Model, outputs: Sequence[ir.Value], *columns: NDArray[Any], batch_size: int = 64
+) -> Iterator[Arrays]:
+    """Run over consecutive batches of the columns (inputs, and whatever other inputs the model has, in order)."""
+    session = Session(model, outputs)
+    names = session.input_names[: len(columns)]
+    for start in range(0, len(columns[0]), batch_size):
+        yield session(
+            {name: column[start : start + batch_size] for name, column in zip(names, columns, strict=True)}
+        )
+
+
+def with_outputs(model: ir.Model, outputs: Sequence[ir.Value] | None) -> ir.Model:
+    """A copy of the model that computes just these values, in this order."""
+    copy = model.clone()
+    if outputs is not None:
+        by_name = {value.name: value for value in [*copy.graph.inputs, *copy.graph.initializers.values()]}
+        by_name |= {output.name: output for node in copy.graph for output in node.outputs}
+        copy.graph.outputs[:] = [by_name[value.name] for value in outputs]
+        common.RemoveUnusedNodesPass()(copy)
+        common.OutputFixPass()(
+            copy
+        )  # an input, an initializer or the same value twice cannot be outputs as they are
+    return copy
