@@ -144,8 +144,8 @@ def _checked(scores: ArrayLike) -> NDArray[np.float64]:
         )
     if not np.isfinite(values).all():
         raise CalibrationError(
-            f"calibration needs finite scores: {(~np.isfinite(values)).sum()} of {values.size} are NaN or infinite; "
-            "look for inputs that overflow the network"
+            f"calibration needs finite scores: {(~np.isfinite(values)).sum()} of {values.size} are NaN or "
+            "infinite; look for inputs that overflow the network"
         )
     return values
 
@@ -170,7 +170,7 @@ def _alarms(n: int, rate: float) -> int:
 
 
 def _beta_quantile(probability: float, successes: int, n: int) -> float:
-    """Quantile of Beta(l, n + 1 - l) by bisection of its CDF, P(at least l successes in n trials of chance x).
+    """Quantile of Beta(l, n + 1 - l): bisection of its CDF, P(at least l successes in n trials of chance x).
 
     All terms of that sum are positive and taken from their logarithms, so it is accurate for any n.
     """

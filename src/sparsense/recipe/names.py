@@ -1,0 +1,105 @@
+"""Are the names in a recipe known? Asked before anything runs, of the registries that are installed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from sparsense.errors import RecipeError, SparsenseError, UnknownNameError
+from sparsense.recipe.schema import Recipe, SourceSection
+
+Problem = tuple[str, SparsenseError | ValueError]
+
+
+def check_names(recipe: Recipe, *, file: str = "") -> Recipe:
+    """Check names and options of sources and heads; of criteria and networks where torch is installed.
+
+    Returns:
+        The same recipe.
+
+    Raises:
+        RecipeError: The first unknown name or option, with the nearest known ones.
+    """
+    for key, problem in _problems(recipe):
+        raise RecipeError(str(problem), file=file, key=key) from problem
+    return recipe
+
+
+def _problems(recipe: Recipe) -> Iterator[Problem]:
+    named = {"train": recipe.data.train, "calibration": recipe.data.calibration, "test": recipe.data.test}
+    named |= {f"anomalies.{name}": source for name, source in recipe.data.anomalies.items()}
+    for name, source in named.items():
+        yield from _source(f"data.{name}", source)
+    for index, head in enumerate(recipe.heads):
+        yield from _head(f"heads.{index}", head.name, head.options)
+    if find_spec("torch"):
+        yield from _torch_half(recipe)
+
+
+def _source(key: str, section: SourceSection) -> Iterator[Problem]:
+    from sparsense.data import SOURCES
+
+    if section.source not in SOURCES:
+        yield f"{key}.source", UnknownNameError(SOURCES.kind, section.source, SOURCES)
+        return
+    source = SOURCES[section.source]
+    split = section.split or (source.splits[0] if len(source.splits) == 1 else "")
+    if split not in (source.splits or ("",)):
+        yield f"{key}.split", UnknownNameError(f"split of {section.source!r}", split, source.splits)
+    yield from _options(key, f"option of source {section.source!r}", section.options, source.options)
+
+
+def _head(key: str, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+    from sparsense.heads import HEADS
+
+    if name not in HEADS:
+        yield f"{key}.name", UnknownNameError(HEADS.kind, name, HEADS)
+        return
+    unknown = list(_options(key, f"option of head {name!r}", options, keywords(HEADS[name])))
+    yield from unknown
+    if not unknown:
+        try:
+            HEADS[name](**options)
+        except ValueError as error:
+            yield f"{key}.options", error
+
+
+def _torch_half(recipe: Recipe) -> Iterator[Problem]:
+    from sparsense.criteria import CRITERIA
+    from sparsense.networks import NETWORKS
+
+    source, prune = recipe.network.source, recipe.prune
+    if ":" not in source:  # package.module:function is looked up when it is loaded
+        yield from _entry("network", "source", source, recipe.network.options, NETWORKS)
+    if prune is not None:
+        yield from _entry("prune", "criterion", prune.criterion, prune.options, CRITERIA)
+
+
+def _entry(section: str, key: str, name: str, options: Mapping[str, Any], registry: Any) -> Iterator[Problem]:
+    if name not in registry:
+        yield f"{section}.{key}", UnknownNameError(registry.kind, name, registry)
+    else:
+        yield from _options(section, f"option of {registry.kind} {name!r}", options, keywords(registry[name]))
+
+
+def _options(
+    key: str, kind: str, options: Collection[str], known: Collection[str] | None
+) -> Iterator[Problem]:
+    for option in options:
+        if known is not None and option not in known:
+            yield f"{key}.options.{option}", UnknownNameError(kind, option, known)
+
+
+def keywords(function: Callable[..., object]) -> list[str] | None:
+    """The names of the keyword arguments a function takes; None when it takes any.
+
+    Example:
+        >>> keywords(lambda weights, record, /, *, power=2: weights)
+        ['power']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
