@@ -49,6 +49,9 @@ def _source(key: str, section: SourceSection) -> Iterator[Problem]:
     if split not in (source.splits or ("",)):
         yield f"{key}.split", UnknownNameError(f"split of {section.source!r}", split, source.splits)
     yield from _options(key, f"option of source {section.source!r}", section.options, source.options)
+    for option in required(source.load):
+        if option not in section.options:
+            yield f"{key}.options.{option}", ValueError(f"source {section.source!r} needs this option")
 
 
 def _head(key: str, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -103,3 +106,9 @@ def keywords(function: Callable[..., object]) -> list[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def required(function: Callable[..., object]) -> list[str]:
+    """The names of the keyword-only arguments without a default."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]

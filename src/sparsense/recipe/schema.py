@@ -40,12 +40,18 @@ class PreprocessingSection(Section):
 
 
 class NetworkSection(Section):
-    """Which network, with which weights: `bundled`, a file (perhaps below the data root), or null."""
+    """Which network, with which weights.
+
+    `weights` is `bundled`, a file (perhaps below the data root), or null: as the function makes them. The last three
+    keys are for networks that do not declare them.
+    """
 
     source: str
     weights: str | None = "bundled"
     options: Options = {}
     preprocessing: PreprocessingSection | None = None
+    input_shape: list[Count] | None = None
+    task: Literal["classifier", "reconstruction"] | None = None
 
 
 class SourceSection(Section):
