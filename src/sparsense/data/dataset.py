@@ -50,9 +50,7 @@ class Dataset:
             seed: Of the random draw.
         """
         if isinstance(which, int):
-            if which < 1:
-                raise InputError(f"a subset of {self.name!r} needs at least 1 sample; got {which}")
-            which = np.sort(shuffled(len(self), seed)[:which])
+            which = draw(len(self), which, seed)
         labels = None if self.labels is None else self.labels[which]
         return Dataset(self.name, self.inputs[which], labels)
 
@@ -74,6 +72,13 @@ def shuffled(count: int, seed: int) -> NDArray[np.int64]:
     version, but not the same `permutation`.
     """
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+
+
+def draw(count: int, limit: int, seed: int) -> NDArray[np.int64]:
+    """At most `limit` of the numbers 0 .. count - 1, chosen at random, ascending."""
+    if limit < 1:
+        raise InputError(f"expected a limit of at least 1 sample; got {limit}")
+    return np.sort(shuffled(count, seed)[:limit])
 
 
 def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
@@ -105,8 +110,8 @@ def _check_inputs(name: str, inputs: NDArray[Any]) -> None:
     if not images and not np.isfinite(inputs).all():
         row, column = np.argwhere(~np.isfinite(inputs))[0]
         raise InputError(
-            f"dataset {name!r}: expected finite numbers; row {row}, column {column} is {inputs[row, column]}. "
-            "Fill or drop missing values first."
+            f"dataset {name!r}: expected finite numbers; found {inputs[row, column]} in row {row}, "
+            f"column {column}. Fill or drop missing values first."
         )
 
 

@@ -45,9 +45,8 @@ class Preprocessing:
         mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
         mean, std = np.broadcast_arrays(mean, std)
         shape = (1, -1) if self.layout == "ND" else (1, -1, 1, 1)
-        return (self.scale / std).reshape(shape).astype(np.float32), (-mean / std).reshape(shape).astype(
-            np.float32
-        )
+        scale, shift = self.scale / std, -mean / std
+        return scale.reshape(shape).astype(np.float32), shift.reshape(shape).astype(np.float32)
 
     def apply(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """The numpy form.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sparsense.data.dataset import Dataset
+from sparsense.data.images import Size, resize
 from sparsense.errors import InputError, UnknownNameError
 from sparsense.registry import Registry
 
@@ -20,8 +23,9 @@ class Source:
 
     Args:
         name: As in a recipe.
-        splits: What `split` may be; empty when the source has no splits.
-        load: `load(split, **options) -> Dataset`; options are keyword-only.
+        splits: What `split` may be.
+        load: `load(split, **options) -> Dataset`, options keyword-only. Options of `prepare` that it does
+            not take itself are applied to what it returns.
     """
 
     name: str
@@ -30,54 +34,96 @@ class Source:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of the options, `limit` and `seed` included."""
-        keywords = (
-            p.name for p in inspect.signature(self.load).parameters.values() if p.kind is p.KEYWORD_ONLY
-        )
-        return tuple(dict.fromkeys((*keywords, "limit", "seed")))
+        """The names of all options: its own first, then those of `prepare`."""
+        return tuple(dict.fromkeys((*_keywords(self.load), *_keywords(prepare))))
 
     @property
     def summary(self) -> str:
         """The first line of the loader's docstring."""
         return (inspect.getdoc(self.load) or "").partition("\n")[0]
 
-    def __call__(
-        self, split: str = "", *, limit: int | None = None, seed: int = 0, **options: Any
-    ) -> Dataset:
+    def __call__(self, split: str = "", **options: Any) -> Dataset:
         """Load one split.
 
         Args:
-            split: One of `splits`; may be left out where there is at most one.
-            limit: At most so many samples, drawn at random.
-            seed: Of that draw, and of everything random in a generated source.
-            options: See `options`.
+            split: One of `splits`; may be left out when there is only one, or one called `all`.
+            options: See `options`, `prepare` and the loader.
 
         Raises:
             UnknownNameError: No such split or option.
-            InputError: The data is missing or unusable.
+            InputError: A required option is missing, or the data is missing or unusable.
         """
-        split = split or (self.splits[0] if len(self.splits) == 1 else "")
-        self._check(split, options)
-        if "seed" in inspect.signature(self.load).parameters:
-            options["seed"] = seed
-        dataset = self.load(split, **options)
-        return dataset if limit is None else dataset.subset(limit, seed=seed)
+        split = split or self._default_split()
+        if split not in self.splits:
+            raise UnknownNameError(f"split of data source {self.name!r}", split, self.splits)
+        self._check_options(options)
+        own = {name: value for name, value in options.items() if name in _keywords(self.load)}
+        common = {name: value for name, value in options.items() if name not in own}
+        return prepare(self.load(split, **own), **common)
 
-    def _check(self, split: str, options: dict[str, Any]) -> None:
-        if split not in (self.splits or ("",)):
-            if not self.splits:
-                raise InputError(f"source {self.name!r} has no splits; got the split {split!r}")
-            raise UnknownNameError(f"split of {self.name!r}", split, self.splits)
+    def _default_split(self) -> str:
+        if len(self.splits) > 1 and "all" not in self.splits:
+            raise InputError(f"data source {self.name!r} needs a split: {', '.join(self.splits)}")
+        return "all" if "all" in self.splits else self.splits[0]
+
+    def _check_options(self, options: dict[str, Any]) -> None:
         for option in options:
             if option not in self.options:
-                raise UnknownNameError(f"option of source {self.name!r}", option, self.options)
+                raise UnknownNameError(f"option of data source {self.name!r}", option, self.options)
+        for parameter in inspect.signature(self.load).parameters.values():
+            required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+            if required and parameter.name not in options:
+                raise InputError(f"data source {self.name!r} needs the option {parameter.name!r}")
+
+
+def prepare(
+    dataset: Dataset,
+    *,
+    classes: Sequence[int] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    size: Size | None = None,
+    channels: int | None = None,
+) -> Dataset:
+    """The options that every source has.
+
+    Args:
+        dataset: What the source loaded.
+        classes: Only samples with these labels, such as `[0]` for the normal part of a labelled set.
+        limit: At most so many samples, drawn at random and kept in order.
+        seed: Of that draw.
+        size: Images of another size are resized to it: the side of a square, or (height, width).
+        channels: 1 or 3: images are converted to grey or to RGB.
+    """
+    if classes is not None:
+        dataset = _of_classes(dataset, classes)
+    if limit is not None:
+        dataset = dataset.subset(limit, seed=seed)
+    if size is not None or channels is not None:
+        dataset = Dataset(dataset.name, resize(dataset.inputs, size, channels), dataset.labels)
+    return dataset
+
+
+def _of_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    if dataset.labels is None:
+        raise InputError(f"classes={list(classes)} needs labels, and dataset {dataset.name!r} has none")
+    absent = sorted(set(classes) - set(dataset.labels.tolist()))
+    if absent or not classes:
+        found = ", ".join(map(str, np.unique(dataset.labels)))
+        raise InputError(f"classes={list(classes)}: dataset {dataset.name!r} has the labels {found}")
+    return dataset.subset(np.isin(dataset.labels, list(classes)))
+
+
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 SOURCES: Registry[Source] = Registry("data source")
 
 
 def source(name: str, *splits: str) -> Callable[[Loader], Loader]:
-    """Register `load(split, **options) -> Dataset` under `name`; `limit` and `seed` come for free."""
+    """Register `load(split, **options) -> Dataset` under `name`; the options of `prepare` come for free."""
 
     def register(load: Loader) -> Loader:
         SOURCES.add(name, Source(name, splits, load))

@@ -1,0 +1,100 @@
+"""Reading .npy and .npz files of strangers: no pickles, and nothing allocated on the word of a header."""
+
+from __future__ import annotations
+
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.errors import InputError, UnsafeFileError
+
+MAX_BYTES = 8 << 30
+"""Of one array, decompressed."""
+
+_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+def npz_keys(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file."""
+    try:
+        with zipfile.ZipFile(_existing(path)) as archive:
+            return [Path(name).stem if name.endswith(".npy") else name for name in archive.namelist()]
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def read_npz(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
+    """Some arrays of an .npz file, in the order of `keys`.
+
+    Raises:
+        InputError: No such file, key, or a damaged file.
+        UnsafeFileError: Pickled objects, or an array above 8 GiB.
+    """
+    present = npz_keys(path)
+    for key in keys:
+        if key not in present:
+            raise InputError(f"{path} has no array {key!r}; it has {', '.join(present) or 'no arrays'}")
+    with zipfile.ZipFile(path) as archive:
+        return [_member(path, archive, key) for key in keys]
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of an .npy file; errors as for `read_npz`."""
+    size = _existing(path).stat().st_size
+    with path.open("rb") as stream:
+        return _read(stream, size, str(path))
+
+
+def _member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    info = archive.getinfo(f"{key}.npy")
+    try:
+        with archive.open(info) as stream:
+            return _read(stream, info.file_size, f"{path}, array {key!r}")
+    except (NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
+    try:
+        shape, fortran, dtype = _header(stream)
+        if dtype.hasobject:
+            raise UnsafeFileError(
+                f"{name} holds pickled Python objects, which could run code; save plain numbers"
+            )
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted > MAX_BYTES:
+            raise UnsafeFileError(f"{name} is refused: {wanted:,} bytes; the limit is {MAX_BYTES:,}")
+        if wanted > size:
+            raise InputError(f"{name} is cut off: expected {wanted:,} bytes of numbers, found fewer")
+        data = bytearray(stream.read(wanted))
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(f"{name} is not a readable array in NumPy's format: {error}") from error
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"version {version} of the format is only for structured arrays")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    return path
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a readable .npz file: {error}")

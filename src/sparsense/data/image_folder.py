@@ -1,0 +1,96 @@
+"""Your own images: a folder with one subfolder per class, or a flat folder without classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.data.dataset import Dataset, draw
+from sparsense.data.images import Size, checked_size, read_image
+from sparsense.data.sources import source
+from sparsense.data.splits import SHARES, SPLITS, split_indices
+from sparsense.errors import InputError, UnsafeFileError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MAX_BYTES = 16 << 30
+"""Of all images together, once resized."""
+
+
+@source("image_folder", *SPLITS)
+def image_folder(
+    split: str,
+    *,
+    path: str,
+    size: Size,
+    channels: int = 3,
+    limit: int | None = None,
+    seed: int = 0,
+    shares: Sequence[float] = SHARES,
+) -> Dataset:
+    """A folder of images: one subfolder per class (labels in the order of their names), or flat, unlabelled.
+
+    Only the images that `split` and `limit` choose are opened. Files with other endings than those of images
+    are skipped, as is everything whose name begins with a dot.
+
+    Args:
+        split: `all`, or `train`, `calibration`, `test`: disjoint and always the same.
+        path: The folder.
+        size: All images are resized to it: the side of a square, or (height, width).
+        channels: 3 (RGB) or 1 (grey).
+        limit: At most so many images, drawn at random.
+        seed: Of that draw.
+        shares: Of train, calibration and test.
+
+    Raises:
+        InputError: No such folder, no images, or an image that is damaged or empty; it is named.
+        UnsafeFileError: An image or all together above a limit of size.
+    """
+    folder = Path(path)
+    files, labels = list_images(folder)
+    chosen = split_indices(np.zeros(len(files), np.int64) if labels is None else labels, split, shares)
+    if limit is not None:
+        chosen = chosen[draw(len(chosen), limit, seed)]
+    height, width = checked_size(size)
+    total = len(chosen) * height * width * channels
+    if total > MAX_BYTES:
+        raise UnsafeFileError(
+            f"{len(chosen)} images of {folder} at {height} x {width} need {total:,} bytes; the limit is "
+            f"{MAX_BYTES:,}. Choose a smaller size or a limit."
+        )
+    pixels = np.stack([read_image(files[i], (height, width), channels) for i in chosen])
+    return Dataset(f"{folder.name}/{split}", pixels, None if labels is None else labels[chosen])
+
+
+def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None]:
+    """The image files of a folder in the order of their names, and their labels if it has subfolders."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
+    loose = _images_in(folder)
+    if loose and subfolders:
+        raise InputError(
+            f"{folder} has images ({loose[0].name}, ...) and subfolders ({subfolders[0].name}, ...); "
+            "expected either one subfolder per class, or a flat folder of images"
+        )
+    groups = [_images_in(subfolder) for subfolder in subfolders]
+    for subfolder, group in zip(subfolders, groups, strict=True):
+        if not group:
+            raise InputError(f"the class folder {subfolder} holds no image ({', '.join(SUFFIXES)})")
+    if not loose and not groups:
+        raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)})")
+    if not groups:
+        return loose, None
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    return [file for group in groups for file in group], labels.astype(np.int64)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = (entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not _hidden(entry))
+    return sorted(file for file in files if file.is_file())
+
+
+def _hidden(entry: Path) -> bool:
+    return entry.name.startswith(".") or entry.name == "__MACOSX"

@@ -1,0 +1,46 @@
+"""One set without splits, divided into three disjoint ones: to train on, to calibrate on, to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.data.dataset import Dataset, stratified_order
+from sparsense.errors import InputError
+
+SPLITS = ("all", "train", "calibration", "test")
+SHARES = (0.6, 0.2, 0.2)
+
+_SEED = 0  # fixed, so that a calibration set and a test set asked for separately never overlap
+
+
+def take_split(dataset: Dataset, split: str, shares: Sequence[float] = SHARES) -> Dataset:
+    """One of `SPLITS`: stratified by label where there are labels, always the same, in the original order.
+
+    Args:
+        dataset: All samples.
+        split: `all` gives the dataset itself.
+        shares: Of train, calibration and test; non-negative, at most 1 together.
+    """
+    labels = np.zeros(len(dataset), np.int64) if dataset.labels is None else dataset.labels
+    part = dataset.subset(split_indices(labels, split, shares))
+    return Dataset(f"{dataset.name}/{split}", part.inputs, part.labels)
+
+
+def split_indices(labels: NDArray[np.int64], split: str, shares: Sequence[float]) -> NDArray[np.int64]:
+    """The ascending indices of the samples of a split; for samples without labels give equal ones."""
+    if split == "all":
+        return np.arange(len(labels))
+    if len(shares) != 3 or min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        raise InputError(
+            "expected three shares (train, calibration, test), none negative, at most 1 together; "
+            f"got {tuple(shares)}"
+        )
+    edges = [0, *np.rint(np.cumsum(shares) * len(labels)).astype(int)]
+    part = SPLITS.index(split) - 1
+    chosen = np.sort(stratified_order(labels, _SEED)[edges[part] : edges[part + 1]])
+    if not len(chosen):
+        raise InputError(f"the split {split!r} is empty: shares {tuple(shares)} of {len(labels)} samples")
+    return chosen
