@@ -13,8 +13,8 @@ from pathlib import Path
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name beside `path`; what was written to it takes the place of `path` at the end.
 
-    When the block raises, or writes nothing, `path` stays as it was and nothing is left behind. Missing folders
-    are made. Nested blocks commit from the inside out, after all of them were written.
+    When the block raises, or writes nothing, `path` stays as it was and nothing is left behind. Missing
+    folders are made. Nested blocks commit from the inside out, after all of them were written.
 
     Args:
         path: The file to write. The temporary name keeps its suffix, as some writers look at it.

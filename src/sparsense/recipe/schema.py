@@ -42,8 +42,8 @@ class PreprocessingSection(Section):
 class NetworkSection(Section):
     """Which network, with which weights.
 
-    `weights` is `bundled`, a file (perhaps below the data root), or null: as the function makes them. The last three
-    keys are for networks that do not declare them.
+    `weights` is `bundled`, a file (perhaps below the data root), or null: as the function makes them.
+    The last three keys are for networks that do not declare them.
     """
 
     source: str
