@@ -1,8 +1,16 @@
+import contextlib
 import multiprocessing
 
 import pytest
 
 from sparsense.files import atomic_write
+
+
+def write_half_and_stop(*paths):
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(atomic_write(path)).write_text("half")
+        raise RuntimeError("stop")
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
@@ -17,9 +25,8 @@ def test_the_new_content_takes_the_place_of_the_old(tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "card.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half_and_stop(path)
     assert [file.name for file in tmp_path.iterdir()] == ["card.json"]
     assert path.read_text() == "old"
 
@@ -27,10 +34,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_failure_between_two_files_replaces_neither(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(first) as one, atomic_write(second) as two:
-        one.write_text("new")
-        two.write_text("new")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half_and_stop(first, second)
     assert first.read_text() == "old"
     assert not second.exists()
 

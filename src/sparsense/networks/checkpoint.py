@@ -1,0 +1,241 @@
+"""A pruned network in two files without a pickle: its tensors, and how to make the class they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticSerializationError
+from safetensors.torch import save as write_safetensors
+from torch import Tensor, nn
+
+from sparsense import __version__
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.errors import InputError, UnsafeFileError
+from sparsense.files import atomic_write
+from sparsense.networks.load import build, make_module
+from sparsense.networks.network import NETWORKS, Network, Task, check_forward
+from sparsense.networks.tensors import MAX_BYTES, load_weights, parse_tensors, read_limited
+
+MAX_MANIFEST_BYTES = 4 * 2**20
+Setting = bool | int | float | str | None | list[int] | list[float]
+
+
+class Manifest(BaseModel):
+    """How to make the module again: everything about it that its tensors do not tell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    sparsense: str = __version__
+    source: str
+    options: dict[str, Any]
+    task: Task
+    input_shape: tuple[int, ...] = Field(min_length=1, max_length=4)
+    preprocessing: dict[str, Any]
+    attributes: dict[str, dict[str, Setting]] = Field(
+        description="module -> attribute -> value that was changed"
+    )
+    sha256: str = Field(description="of the file of tensors")
+    probe: list[float] = Field(description="outputs for a fixed input, to recognise a class that has changed")
+
+
+def save_network(network: Network, path: str | Path) -> Path:
+    """Write a network as tensors (`.safetensors`) and a manifest (`.json`) beside them.
+
+    Before anything takes its place on disk, the network is made again from the two and must give the same
+    numbers, bit for bit.
+
+    Args:
+        network: As it came from `load_network`; pruned, trained, or not.
+        path: A folder (the files are called `network`), or the name of the `.safetensors` file.
+
+    Returns:
+        The file of tensors.
+
+    Raises:
+        InputError: The module has changed in a way that tensors and plain attributes cannot tell.
+    """
+    tensors_path, manifest_path = _paths(path)
+    content = write_safetensors(
+        {name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()}
+    )
+    text = _to_json(_describe(network, content))
+    _check_same(network, _restore(Manifest.model_validate_json(text), content, tensors_path), tensors_path)
+    with atomic_write(tensors_path) as tensors_file, atomic_write(manifest_path) as manifest_file:
+        tensors_file.write_bytes(content)
+        manifest_file.write_text(text, "utf-8")
+    return tensors_path
+
+
+def load_checkpoint(path: str | Path, *, source: str | None = None) -> Network:
+    """Make a saved network again; its parameters get the shapes they have in the file.
+
+    Args:
+        path: What `save_network` was given, or returned.
+        source: Needed when the manifest names a function of your own, `package.module:function`: importing
+            it runs code, so it must be named by you, not only by the file.
+
+    Raises:
+        UnsafeFileError: A source that was not named, a file above its limit, or tensors of another manifest.
+        InputError: Files missing, damaged, or not made by a version that wrote this format.
+    """
+    tensors_path, manifest_path = _paths(path)
+    manifest = _read_manifest(manifest_path)
+    _check_source(manifest, source, manifest_path)
+    content = read_limited(tensors_path, MAX_BYTES, doing="loading the network from")
+    if hashlib.sha256(content).hexdigest() != manifest.sha256:
+        raise UnsafeFileError(
+            f"loading the network from {tensors_path}: its SHA-256 is not the one in {manifest_path.name}; "
+            "one of the two files was changed or belongs to another network"
+        )
+    network = _restore(manifest, content, tensors_path)
+    _check_probe(network, manifest, tensors_path)
+    return network
+
+
+def _paths(path: str | Path) -> tuple[Path, Path]:
+    path = Path(path)
+    tensors = path if path.suffix == ".safetensors" else path / "network.safetensors"
+    return tensors, tensors.with_suffix(".json")
+
+
+def _describe(network: Network, content: bytes) -> Manifest:
+    fresh = build(network.source, network.options, network.preprocessing, network.input_shape, network.task)[
+        0
+    ]
+    return Manifest(
+        source=network.source,
+        options=dict(network.options),
+        task=network.task,
+        input_shape=network.input_shape,
+        preprocessing=network.preprocessing.to_dict(),
+        attributes=dict(_changed_attributes(fresh.module, network.module)),
+        sha256=hashlib.sha256(content).hexdigest(),
+        probe=_probe(network),
+    )
+
+
+def _to_json(manifest: Manifest) -> str:
+    try:
+        return manifest.model_dump_json(indent=1)
+    except PydanticSerializationError as error:
+        raise InputError(
+            f"saving the network: its options {manifest.options} are not plain numbers and texts ({error}); "
+            "let the source take plain ones"
+        ) from error
+
+
+def _changed_attributes(fresh: nn.Module, module: nn.Module) -> Iterator[tuple[str, dict[str, Setting]]]:
+    """Per module, the plain attributes that differ: out_channels, groups, num_heads and the like."""
+    originals = dict(fresh.named_modules())
+    for name, changed in module.named_modules():
+        original = originals.get(name)
+        if original is None or type(original) is not type(changed):
+            raise InputError(
+                f"saving the network: module {name!r} is a {type(changed).__name__}, where the source makes "
+                f"{'none' if original is None else f'a {type(original).__name__}'}; make the source return it"
+            )
+        settings = {key: value for key, value in _settings(changed) if vars(original).get(key) != value}
+        if settings:
+            yield name, settings
+
+
+def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    for key, value in vars(module).items():
+        plain = isinstance(value, bool | int | float | str | None) or (
+            isinstance(value, tuple | list) and all(isinstance(item, int | float) for item in value)
+        )
+        if plain and not key.startswith("_") and key != "training":
+            yield key, value
+
+
+def _restore(manifest: Manifest, content: bytes, path: Path) -> Network:
+    preprocessing = Preprocessing.from_dict(manifest.preprocessing)
+    network, _ = build(manifest.source, manifest.options, preprocessing, manifest.input_shape, manifest.task)
+    tensors = parse_tensors(content, path)
+    _resize(network.module, tensors)
+    _set_attributes(network.module, manifest.attributes, path)
+    load_weights(network.module, tensors, optional=(), doing=f"loading the network from {path}")
+    check_forward(network)
+    return network
+
+
+def _resize(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give every parameter and buffer the shape of its tensor; tied parameters stay tied."""
+    for name, own in module.state_dict(keep_vars=True).items():
+        if name in tensors and own.shape != tensors[name].shape:
+            own.data = torch.empty_like(tensors[name], dtype=own.dtype)
+
+
+def _set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Setting]], path: Path) -> None:
+    modules = dict(module.named_modules())
+    for name, settings in attributes.items():
+        known = dict(_settings(modules[name])) if name in modules else {}
+        for key, value in settings.items():
+            if key not in known:
+                raise InputError(
+                    f"loading the network from {path}: its class has no plain attribute {name}.{key}"
+                )
+            container = type(known[key]) if isinstance(known[key], list) else tuple
+            setattr(modules[name], key, container(value) if isinstance(value, list) else value)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    content = read_limited(path, MAX_MANIFEST_BYTES, doing="reading the manifest")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"reading the manifest {path}: {where}: {first['msg']}") from error
+
+
+def _check_source(manifest: Manifest, named: str | None, path: Path) -> None:
+    """Nothing is imported, and nothing big is made, because a file says so."""
+    found = manifest.source
+    if named is not None and named != found:
+        raise InputError(f"loading the network of {path}: it was made by {found!r}, not by {named!r}")
+    if named is None and found not in NETWORKS:
+        raise UnsafeFileError(
+            f"loading the network of {path}: it asks to import {found!r}, which runs code. "
+            f"Where you trust it, say so with source={found!r}."
+        )
+    if named is None:
+        with torch.device("meta"):
+            size = sum(tensor.nbytes for tensor in make_module(found, manifest.options).state_dict().values())
+        if max(size, 4 * math.prod(manifest.input_shape)) > MAX_BYTES:
+            raise UnsafeFileError(f"loading the network of {path}: it would need more than {MAX_BYTES} bytes")
+
+
+def _probe(network: Network) -> list[float]:
+    output: list[float] = check_forward(network).flatten()[:32].tolist()
+    return output
+
+
+def _check_same(network: Network, restored: Network, path: Path) -> None:
+    if _probe(network) != _probe(restored):
+        raise InputError(
+            f"saving the network to {path}: made again from its tensors it computes something else; "
+            "does a module keep state outside its parameters, buffers and plain attributes?"
+        )
+
+
+def _check_probe(network: Network, manifest: Manifest, path: Path) -> None:
+    expected, found = torch.tensor(manifest.probe), torch.tensor(_probe(network))
+    if expected.shape != found.shape or not torch.allclose(
+        found, expected, rtol=1e-3, atol=1e-3 * _scale(expected)
+    ):
+        raise InputError(
+            f"loading the network from {path}: {manifest.source!r} no longer computes what was saved "
+            f"(sparsense {manifest.sparsense}); has its code changed?"
+        )
+
+
+def _scale(tensor: Tensor) -> float:
+    return float(tensor.abs().max())

@@ -1,0 +1,91 @@
+"""A network: a torch module and what one must know to feed it, judge its output and make it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.errors import InputError
+from sparsense.registry import Registry
+
+Task = Literal["classifier", "reconstruction"]
+
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
+"""Name -> function returning an `nn.Module` that may declare `input_shape`, `preprocessing` and `task`."""
+
+# What the forward pass of somebody else's module may raise when it does not fit its input.
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+@dataclass
+class Network:
+    """A module in evaluation mode and float32, with its input and its origin.
+
+    Args:
+        module: Maps float32 `[N, *input_shape]` to logits `[N, K]`, or to a reconstruction of its input.
+        preprocessing: What turns a user's input into the module's.
+        input_shape: `(C, H, W)` or `(D,)`, without the batch.
+        task: What the output is.
+        source: A registered name or `package.module:function`: how to make the class again.
+        options: Keyword arguments of that function.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    input_shape: tuple[int, ...]
+    task: Task = "classifier"
+    source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network learnt."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def example_input(input_shape: tuple[int, ...], *, batch: int = 2, seed: int = 0) -> Tensor:
+    """Standard normal numbers `[batch, *input_shape]`, the same for the same seed."""
+    return torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def check_forward(network: Network) -> Tensor:
+    """Run two samples through the network and refuse what does not fit its task.
+
+    Returns:
+        The output, `[2, K]` or `[2, *input_shape]`.
+
+    Raises:
+        InputError: The forward pass failed, or its output is not what the task promises.
+    """
+    inputs = example_input(network.input_shape)
+    doing = f"network {network.source!r} on a float32 input {list(inputs.shape)}"
+    try:
+        output = network.module(inputs)
+    except FORWARD_ERRORS as error:
+        raise InputError(
+            f"{doing}: the forward pass failed with {type(error).__name__}: {error}. "
+            "Is input_shape what the network sees, without the batch?"
+        ) from error
+    _check_output(output, network, doing)
+    return output  # type: ignore[no-any-return]
+
+
+def _check_output(output: Any, network: Network, doing: str) -> None:
+    reconstruction = network.task == "reconstruction"
+    expected = [2, *network.input_shape] if reconstruction else "[2, classes]"
+    found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    fits = (
+        found == expected if reconstruction else isinstance(found, list) and len(found) == 2 and found[0] == 2
+    )
+    if not fits:
+        raise InputError(f"{doing}: a {network.task} returns one tensor {expected}; found {found}")
+    if not torch.isfinite(output).all():
+        raise InputError(
+            f"{doing}: the output holds NaN or infinity. Are the weights and the preprocessing right?"
+        )
