@@ -139,9 +139,7 @@ def realised_rate_interval(n: int, rate: float, *, confidence: float = 0.95) -> 
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(scores, np.float64)
     if values.ndim != 1 or values.size == 0:
-        raise CalibrationError(
-            f"calibration needs scores of shape [n], n >= 1; got shape {list(values.shape)}"
-        )
+        raise CalibrationError(f"calibration needs scores of shape [n], n >= 1; got shape {list(values.shape)}")
     if not np.isfinite(values).all():
         raise CalibrationError(
             f"calibration needs finite scores: {(~np.isfinite(values)).sum()} of {values.size} are NaN or "

@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike
 from sparsense.errors import CalibrationError
 
 
-def drift_test(
-    p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"] = "anomalous"
-) -> tuple[float, float]:
+def drift_test(p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"] = "anomalous") -> tuple[float, float]:
     """Kolmogorov-Smirnov test of p-values against the uniform distribution on {1, ..., n + 1} / (n + 1).
 
     D = max over that grid of F(u) - u ("anomalous") or of |F(u) - u| ("any")

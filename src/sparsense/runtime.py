@@ -138,9 +138,7 @@ class ExportedDetector:
         if inputs.dtype != self.dtype:
             raise InputError(f"{wanted}; got {inputs.dtype} of shape {_shape(inputs.shape)}: {self._cast()}")
         if not _fits(inputs.shape[1:], self.input_shape):
-            raise InputError(
-                f"{wanted}; got {self.dtype} of shape {_shape(inputs.shape)}{self._hint(inputs)}"
-            )
+            raise InputError(f"{wanted}; got {self.dtype} of shape {_shape(inputs.shape)}{self._hint(inputs)}")
 
     def _cast(self) -> str:
         if self.dtype == "uint8":
@@ -212,9 +210,7 @@ def _check_interface(path: Path, session: Any) -> None:
 def _check_finite(batch: NDArray[Any], start: int) -> None:
     good = np.isfinite(batch.reshape(len(batch), -1)).all(axis=1)
     if not good.all():
-        raise InputError(
-            f"input {start + int(np.argmin(good))} holds NaN or infinity: clean or drop it first"
-        )
+        raise InputError(f"input {start + int(np.argmin(good))} holds NaN or infinity: clean or drop it first")
 
 
 def _scalar(threshold: float) -> NDArray[np.float32]:

@@ -87,9 +87,7 @@ def _entry(section: str, key: str, name: str, options: Mapping[str, Any], regist
         yield from _options(section, f"option of {registry.kind} {name!r}", options, keywords(registry[name]))
 
 
-def _options(
-    key: str, kind: str, options: Collection[str], known: Collection[str] | None
-) -> Iterator[Problem]:
+def _options(key: str, kind: str, options: Collection[str], known: Collection[str] | None) -> Iterator[Problem]:
     for option in options:
         if known is not None and option not in known:
             yield f"{key}.options.{option}", UnknownNameError(kind, option, known)

@@ -201,9 +201,7 @@ class Recipe(Section):
     def _heads_have_names_of_their_own(self) -> Recipe:
         """Each head is written to a file that carries its name."""
         if twice := [name for name, count in Counter(h.name for h in self.heads).items() if count > 1]:
-            raise ValueError(
-                f"heads: {twice[0]!r} is listed twice; every head is written to a file of its name"
-            )
+            raise ValueError(f"heads: {twice[0]!r} is listed twice; every head is written to a file of its name")
         return self
 
     def to_yaml(self) -> str:

@@ -24,9 +24,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                None, None, f"alias *{event.anchor}: write the value out", event.start_mark
-            )
+            raise yaml.MarkedYAMLError(None, None, f"alias *{event.anchor}: write the value out", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -34,9 +32,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node)
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(
-                    None, None, f"key {key_node.value!r} is not text", key_node.start_mark
-                )
+                raise yaml.MarkedYAMLError(None, None, f"key {key_node.value!r} is not text", key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
