@@ -1,0 +1,1 @@
+"""Passes over a network (and data) that give the numbers criteria are computed from."""
