@@ -13,9 +13,7 @@ from sparsense.errors import UnknownNameError
 
 
 @source("adbench", *SPLITS)
-def adbench(
-    split: str, *, table: str, data_root: str | None = None, shares: Sequence[float] = SHARES
-) -> Dataset:
+def adbench(split: str, *, table: str, data_root: str | None = None, shares: Sequence[float] = SHARES) -> Dataset:
     """One table of ADBench, float32 `[N, D]`; label 0 is normal, 1 anomalous: choose with `classes=[0]`.
 
     Columns keep their raw units: scale them in the network's preprocessing.

@@ -48,9 +48,7 @@ def npz(
     file = Path(path)
     present = npz_keys(file)
     input_key = inputs or _one_of(INPUT_KEYS, present, file, "inputs")
-    label_key = labels or (
-        _one_of(LABEL_KEYS, present, file, "labels") if set(LABEL_KEYS) & set(present) else None
-    )
+    label_key = labels or (_one_of(LABEL_KEYS, present, file, "labels") if set(LABEL_KEYS) & set(present) else None)
     arrays = read_npz(file, [input_key] if label_key is None else [input_key, label_key])
     name = f"{file} ({input_key!r})"
     label_array = as_labels(arrays[1], f"{file} ({label_key!r})") if len(arrays) == 2 else None
@@ -81,9 +79,7 @@ def npy(
     """
     file = Path(path)
     label_array = None if labels is None else as_labels(read_npy(Path(labels)), labels)
-    return take_split(
-        Dataset(file.stem, as_inputs(read_npy(file), str(file), layout), label_array), split, shares
-    )
+    return take_split(Dataset(file.stem, as_inputs(read_npy(file), str(file), layout), label_array), split, shares)
 
 
 def as_inputs(array: NDArray[Any], name: str, layout: ImageLayout = "NHWC") -> NDArray[Any]:
@@ -116,8 +112,7 @@ def as_labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool((array == np.rint(array)).all()))
     if array.ndim != 1 or not whole:
         raise InputError(
-            f"{name}: expected labels [N] of whole numbers, one per sample; "
-            f"found {array.dtype} {list(array.shape)}"
+            f"{name}: expected labels [N] of whole numbers, one per sample; found {array.dtype} {list(array.shape)}"
         )
     return array.astype(np.int64)
 

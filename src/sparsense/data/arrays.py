@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,16 +21,24 @@ from sparsense.errors import InputError, UnsafeFileError
 MAX_BYTES = 8 << 30
 """Of one array, decompressed."""
 
-_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_BROKEN = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def npz_keys(path: Path) -> list[str]:
     """The names of the arrays in an .npz file."""
-    try:
-        with zipfile.ZipFile(_existing(path)) as archive:
-            return [Path(name).stem if name.endswith(".npy") else name for name in archive.namelist()]
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
@@ -41,44 +52,34 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
     for key in keys:
         if key not in present:
             raise InputError(f"{path} has no array {key!r}; it has {', '.join(present) or 'no arrays'}")
-    with zipfile.ZipFile(path) as archive:
-        return [_member(path, archive, key) for key in keys]
+    with _opened(path) as archive:
+        return [_member(archive, key, f"{path}, array {key!r},") for key in keys]
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of an .npy file; errors as for `read_npz`."""
     size = _existing(path).stat().st_size
-    with path.open("rb") as stream:
+    with _translated(str(path)), path.open("rb") as stream:
         return _read(stream, size, str(path))
 
 
-def _member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+def _member(archive: zipfile.ZipFile, key: str, name: str) -> NDArray[Any]:
     info = archive.getinfo(f"{key}.npy")
-    try:
-        with archive.open(info) as stream:
-            return _read(stream, info.file_size, f"{path}, array {key!r}")
-    except (NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
+    with _translated(name), archive.open(info) as stream:
+        return _read(stream, info.file_size, name)
 
 
 def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
-    try:
-        shape, fortran, dtype = _header(stream)
-        if dtype.hasobject:
-            raise UnsafeFileError(
-                f"{name} holds pickled Python objects, which could run code; save plain numbers"
-            )
-        wanted = math.prod(shape) * dtype.itemsize
-        if wanted > MAX_BYTES:
-            raise UnsafeFileError(f"{name} is refused: {wanted:,} bytes; the limit is {MAX_BYTES:,}")
-        if wanted > size:
-            raise InputError(f"{name} is cut off: expected {wanted:,} bytes of numbers, found fewer")
-        data = bytearray(stream.read(wanted))
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    except InputError:
-        raise
-    except _BROKEN as error:
-        raise InputError(f"{name} is not a readable array in NumPy's format: {error}") from error
+    shape, fortran, dtype = _header(stream)
+    if dtype.hasobject:
+        raise UnsafeFileError(f"{name} holds pickled Python objects, which could run code; save plain numbers")
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted > MAX_BYTES:
+        raise UnsafeFileError(f"{name} is refused: {wanted:,} bytes; the limit is {MAX_BYTES:,}")
+    if wanted > size:
+        raise InputError(f"{name} is cut off: expected {wanted:,} bytes of numbers; the file holds fewer")
+    data = bytearray(stream.read(wanted))
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -90,11 +91,24 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise ValueError(f"version {version} of the format is only for structured arrays")
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _translated(str(path)), zipfile.ZipFile(_existing(path)) as archive:
+        yield archive
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """What the readers of zip archives and arrays raise over damaged files, as one error that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(f"{name} is damaged, or not in NumPy's format: {error}") from error
+
+
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     return path
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a readable .npz file: {error}")

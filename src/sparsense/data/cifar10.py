@@ -14,9 +14,7 @@ from sparsense.data.root import data_file
 from sparsense.data.sources import source
 from sparsense.errors import InputError
 
-_CIFAR10 = OfficialSplits(
-    "cifar10", "cifar10/train_18k.npz", "cifar10/test_lossless_1228.npz", calibration_count=500
-)
+_CIFAR10 = OfficialSplits("cifar10", "cifar10/train_18k.npz", "cifar10/test_lossless_1228.npz", calibration_count=500)
 
 
 @source("cifar10", "train", "calibration", "test", "test_all")
@@ -48,9 +46,7 @@ def cifar10_jpeg(split: str, *, data_root: str | None = None) -> Dataset:
     path = data_file("cifar10/test_10k_jpeg.npz", source="cifar10_jpeg", data_root=data_root)
     stream, offsets, labels = read_npz(path, ["jpeg", "offsets", "labels"])
     if stream.dtype != np.uint8 or offsets.dtype.kind not in "iu" or len(offsets) != len(labels) + 1:
-        raise InputError(
-            f"{path}: expected uint8 'jpeg', and one more of the whole numbers 'offsets' than labels"
-        )
+        raise InputError(f"{path}: expected uint8 'jpeg', and one more of the whole numbers 'offsets' than labels")
     files = (stream[a:b].tobytes() for a, b in pairwise(offsets))
     images = np.stack([read_image(file, 32) for file in files])
     return Dataset(f"cifar10_jpeg/{split}", images, labels.astype(np.int64))

@@ -21,6 +21,9 @@ def digits(split: str) -> Dataset:
 
     The splits are disjoint and stratified by class; the numbers are the same on every platform.
 
+    Args:
+        split: See above.
+
     Raises:
         MissingExtraError: scikit-learn is not installed.
 

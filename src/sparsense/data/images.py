@@ -125,9 +125,7 @@ def _pixels(image: Any, shape: tuple[int, int] | None, channels: int) -> NDArray
     operations = need("PIL.ImageOps", doing="reading an image", extra="data")
     image = _eight_bit(operations.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
     if shape is not None and image.size != shape[::-1]:
-        image = image.resize(
-            shape[::-1], need("PIL.Image", doing="resizing", extra="data").Resampling.BILINEAR
-        )
+        image = image.resize(shape[::-1], need("PIL.Image", doing="resizing", extra="data").Resampling.BILINEAR)
     pixels: NDArray[np.uint8] = np.array(image, np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -138,9 +136,7 @@ def _eight_bit(image: Any) -> Any:
     if image.mode.startswith("I;16"):
         return image_module.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise InputError(
-            f"pixels of 32 bits (Pillow mode {image.mode!r}) have no fixed range; save as 8 or 16 bits"
-        )
+        raise InputError(f"pixels of 32 bits (Pillow mode {image.mode!r}) have no fixed range; save as 8 or 16 bits")
     if image.has_transparency_data:
         white = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(white, image.convert("RGBA"))

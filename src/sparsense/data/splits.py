@@ -35,8 +35,7 @@ def split_indices(labels: NDArray[np.int64], split: str, shares: Sequence[float]
         return np.arange(len(labels))
     if len(shares) != 3 or min(shares) < 0 or sum(shares) > 1 + 1e-9:
         raise InputError(
-            "expected three shares (train, calibration, test), none negative, at most 1 together; "
-            f"got {tuple(shares)}"
+            f"expected three shares (train, calibration, test), none negative, at most 1 together; got {tuple(shares)}"
         )
     edges = [0, *np.rint(np.cumsum(shares) * len(labels)).astype(int)]
     part = SPLITS.index(split) - 1

@@ -43,9 +43,7 @@ def nasa(
     if mission not in ("smap", "msl"):
         raise UnknownNameError("mission of data source 'nasa'", mission, ("smap", "msl"))
     path = data_file(f"timeseries/nasa_{mission}.npz", source="nasa", data_root=data_root)
-    _check_series(
-        "channel of data source 'nasa'", channel, {key.partition("__")[0] for key in npz_keys(path)}
-    )
+    _check_series("channel of data source 'nasa'", channel, {key.partition("__")[0] for key in npz_keys(path)})
     name = f"nasa/{mission}/{channel}/{split}"
     if split == "test":
         values, labels = read_npz(path, [f"{channel}__test", f"{channel}__label"])

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparsense.data import SOURCES, image_folder
+from sparsense.errors import InputError, UnsafeFileError
+
+
+def paint(file, value, size=(6, 4)):
+    file.parent.mkdir(exist_ok=True)
+    Image.new("L", size, value).save(file)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    for i in range(10):
+        paint(tmp_path / ("cat" if i % 2 else "dog") / f"{i}.png", 20 * i)
+    return tmp_path
+
+
+def load(folder, split="all", **options):
+    return SOURCES["image_folder"](split, path=str(folder), size=(4, 6), channels=1, **options)
+
+
+def test_subfolders_are_classes_in_the_order_of_their_names(classes):
+    (classes / "cat" / "notes.txt").write_text("skipped")
+    (classes / "cat" / ".hidden.png").write_text("skipped")
+    (classes / "__MACOSX").mkdir()
+    data = load(classes)
+    assert data.inputs.shape == (10, 4, 6, 1)
+    assert data.inputs[:, 0, 0, 0].tolist() == [20, 60, 100, 140, 180, 0, 40, 80, 120, 160]
+    assert data.labels.tolist() == [0] * 5 + [1] * 5
+
+
+def test_flat_folders_have_no_labels(tmp_path):
+    paint(tmp_path / "b.PNG", 1)
+    paint(tmp_path / "a.bmp", 2)
+    data = load(tmp_path)
+    assert data.labels is None
+    assert data.inputs[:, 0, 0, 0].tolist() == [2, 1]
+
+
+def test_splits_and_limit_open_only_what_they_choose(classes):
+    parts = [load(classes, split) for split in ("train", "calibration", "test")]
+    values = [set(part.inputs[:, 0, 0, 0].tolist()) for part in parts]
+    assert [len(part) for part in parts] == [6, 2, 2]
+    assert set.union(*values) == set(range(0, 200, 20))
+    chosen = set(load(classes, limit=3, seed=1).inputs[:, 0, 0, 0].tolist())
+    for i in range(10):
+        if 20 * i not in chosen:
+            (classes / ("cat" if i % 2 else "dog") / f"{i}.png").write_bytes(b"damaged")
+    assert set(load(classes, limit=3, seed=1).inputs[:, 0, 0, 0].tolist()) == chosen
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_bad_image_is_named(classes, content):
+    (classes / "dog" / "4.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"dog.4\.png"):
+        load(classes)
+
+
+def test_folders_that_cannot_be_understood(tmp_path):
+    with pytest.raises(InputError, match=r"no folder .*gone"):
+        load(tmp_path / "gone")
+    with pytest.raises(InputError, match="holds no image"):
+        load(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(InputError, match=r"class folder .*cat holds no image"):
+        load(tmp_path)
+    paint(tmp_path / "cat" / "1.png", 0)
+    paint(tmp_path / "2.png", 0)
+    with pytest.raises(InputError, match=r"images \(2\.png, \.\.\.\) and subfolders \(cat, \.\.\.\)"):
+        load(tmp_path)
+
+
+def test_the_limit_on_all_images_together(classes, monkeypatch):
+    monkeypatch.setattr(image_folder, "MAX_BYTES", 200)
+    with pytest.raises(UnsafeFileError, match=r"10 images .* at 4 x 6 need 240 bytes"):
+        load(classes)
+    assert len(load(classes, limit=8)) == 8
+
+
+def test_rgb_and_resizing(classes):
+    data = SOURCES["image_folder"](path=str(classes), size=2)
+    assert data.inputs.shape == (10, 2, 2, 3)
+    assert np.ptp(data.inputs, axis=(1, 2, 3)).max() == 0

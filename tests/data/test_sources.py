@@ -1,0 +1,80 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsense.data import SOURCES, Dataset
+from sparsense.data.sources import Source, prepare
+from sparsense.errors import InputError, UnknownNameError
+
+BUNDLED = ["digits", "letters", "inverted_digits", "noisy_digits", "photo_patches"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_documents_itself(name):
+    source = SOURCES[name]
+    doc = inspect.getdoc(source.load)
+    own = [p.name for p in inspect.signature(source.load).parameters.values()]
+    assert source.summary.endswith(".")
+    assert source.splits
+    for parameter in own:
+        assert f"\n    {parameter}: " in doc, f"{name}: option {parameter} has no line under Args"
+    assert {"limit", "seed", "classes", "size", "channels"} <= set(source.options)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_is_described_in_the_documentation(name):
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_common_options(name):
+    source = SOURCES[name]
+    split = source.splits[-1]
+    whole, part = source(split), source(split, limit=7)
+    assert len(part) == 7
+    rows = {row.tobytes() for row in whole.inputs}
+    assert all(row.tobytes() in rows for row in part.inputs)
+    assert source(split, limit=2, size=8, channels=3).inputs.shape == (2, 8, 8, 3)
+    one_class = source(split, classes=[int(whole.labels[0])])
+    assert len(one_class) == (whole.labels == whole.labels[0]).sum() < len(whole)
+
+
+def test_a_source_that_limits_itself_is_asked_to():
+    seen = {}
+
+    def load(split, *, limit=None, seed=0):
+        seen.update(limit=limit, seed=seed)
+        return Dataset("x", np.zeros((3, 1), np.float32))
+
+    assert len(Source("x", ("all",), load)(limit=2, seed=5)) == 3
+    assert seen == {"limit": 2, "seed": 5}
+
+
+def test_splits_are_asked_for_where_there_is_a_choice():
+    with pytest.raises(InputError, match="'digits' needs a split: train, calibration, test"):
+        SOURCES["digits"]()
+    with pytest.raises(UnknownNameError, match=r"'tset'\. Did you mean 'test'"):
+        SOURCES["digits"]("tset")
+
+
+def test_classes_that_are_not_there():
+    data = Dataset("x", np.zeros((3, 1), np.float32), np.array([0, 1, 1]))
+    assert len(prepare(data, classes=[1])) == 2
+    for classes in ([1, 7], []):
+        with pytest.raises(InputError, match="has the labels 0, 1"):
+            prepare(data, classes=classes)
+    with pytest.raises(InputError, match="has none"):
+        prepare(Dataset("x", data.inputs), classes=[0])
+
+
+@pytest.mark.parametrize("module", ["sparsense.data", "sparsense.benchmark"])
+def test_importing_loads_nothing_heavy(module):
+    heavy = {"torch", "PIL", "sklearn", "scipy", "plotly", "jinja2"}
+    code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
