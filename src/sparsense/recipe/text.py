@@ -78,4 +78,4 @@ def read_yaml(text: str, *, file: str = "") -> Any:
 
 def write_yaml(value: Any) -> str:
     """The text of a value of plain types; `read_yaml` gives the value back."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100)
