@@ -1,0 +1,84 @@
+"""What a head is: observe -> fit -> score, higher = more anomalous."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsense.errors import NotFittedError
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.registry import Registry
+
+Array = NDArray[Any]
+
+
+class Stream(Protocol):
+    """Runs a graph over the fitting data, batch by batch."""
+
+    has_labels: bool
+
+    def __call__(self, network: ForwardGraph, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
+        """The values of each batch; an input `labels` of the graph, if there is one, is fed."""
+        ...
+
+
+class Head(ABC):
+    """A way to say "I do not know this input" from what a network computes.
+
+    A subclass is one method of one paper in one file. Options are keyword-only constructor arguments with defaults.
+    """
+
+    name: ClassVar[str]
+    task: ClassVar[str] = "classifier"
+    needs_labels: ClassVar[bool] = False
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:  # noqa: B027  nothing is the right default
+        """Learn what `observe` needs from a first pass over the fitting data; most heads need nothing.
+
+        Args:
+            network: A throw-away copy; labels can be had through an added input `labels`, int64 `[N]`.
+            stream: Runs the copy over the fitting data.
+        """
+
+    @abstractmethod
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """Add the nodes that give what the head looks at: float32 `[N, D]`."""
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
+        """Learn from batches `[n, D]` of observations, all in-distribution; the default learns nothing."""
+        for _ in observations:
+            break
+        return self
+
+    @abstractmethod
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Add the nodes that turn an observation into a score `[N]`; higher = more anomalous, not clamped."""
+
+    def state(self) -> dict[str, Array]:
+        """What was learnt, by name; empty for a head without statistics."""
+        return {name.rstrip("_"): value for name, value in vars(self).items() if name.endswith("_") and isinstance(value, np.ndarray)}
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments, for the card."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_") and not name.startswith("_")}
+
+    def learnt(self, name: str) -> Array:
+        """A learnt array; NotFittedError before `fit`."""
+        value: Array | None = getattr(self, f"{name}_", None)
+        if value is None:
+            raise NotFittedError(f"head {self.name!r} is not fitted: it has no {name}; call fit(observations) with in-distribution data first")
+        return value
+
+
+HEADS: Registry[type[Head]] = Registry("head")
+
+
+def register(cls: type[Head]) -> type[Head]:
+    """Register a head under its own name."""
+    return HEADS.add(cls.name, cls)

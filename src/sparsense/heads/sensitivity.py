@@ -1,0 +1,88 @@
+"""Per-layer norms of per-sample sensitivities: what SensNorm and the sensitivity profile have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, sqrt
+
+import onnx_ir as ir
+
+from sparsense.autodiff import Layer, differentiate, gate_sensitivity, weight_gradient
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+
+STRUCTURES = ("weight", "channel")
+
+
+def sensitivities(
+    network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value, *, structure: str
+) -> list[ir.Value]:
+    """Signed per-sample sensitivities of every layer: `w * dL/dw` [N, R, S], or of the channels' gates [N, 1, O].
+
+    Args:
+        network: The graph.
+        layers: Whose weights.
+        seed: Gradient of the loss with respect to the output, [N, K].
+        structure: `weight`, or `channel` for gates (several times cheaper).
+    """
+    op = network.op
+    deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
+    if structure == "channel":
+        return [op.Unsqueeze(gate_sensitivity(op, layer, deltas[layer.output]), [1]) for layer in layers]
+    return [op.Mul(*weight_gradient(op, layer, deltas[layer.output])) for layer in layers]
+
+
+def norms(op: Builder, value: ir.Value, orders: Sequence[float]) -> list[ir.Value]:
+    """p-norms over all but the batch axis of [N, R, S], one [N, 1] for each order.
+
+    Powers are taken of values scaled by the root of their number, so that the fifth power of a small sensitivity
+    does not vanish in float32.
+    """
+    size = value.shape[1] * value.shape[2]  # type: ignore[index, operator]  # layers have fixed weights
+    scale = sqrt(size)
+    magnitude = op.Mul(op.Abs(value), scale)
+    return [op.Mul(_norm(op, magnitude, order), 1 / scale) for order in orders]
+
+
+def _norm(op: Builder, magnitude: ir.Value, order: float) -> ir.Value:
+    if order == inf:
+        return op.Squeeze(op.ReduceMax(magnitude, [1, 2], keepdims=1), [2])
+    if order == 1:
+        return op.Squeeze(op.ReduceSum(magnitude, [1, 2], keepdims=1), [2])
+    if order == 2:
+        return op.Squeeze(op.ReduceL2(magnitude, [1, 2], keepdims=1), [2])
+    total = op.Squeeze(op.ReduceSum(_power(op, magnitude, order), [1, 2], keepdims=1), [2])
+    return op.Pow(total, 1 / order)
+
+
+def _power(op: Builder, value: ir.Value, order: float) -> ir.Value:
+    """Small whole powers by multiplication, which is much faster than Pow."""
+    if order != int(order) or order > 8:
+        return op.Pow(value, order)
+    square = op.Mul(value, value)
+    result = value if order % 2 else None
+    for _ in range(int(order) // 2):
+        result = square if result is None else op.Mul(result, square)
+    return result  # type: ignore[return-value]  # order >= 2 enters the loop
+
+
+def check_order(order: float) -> float:
+    """A norm's order: at least 1, `inf` allowed."""
+    order = float(order)
+    if not order >= 1:
+        raise ValueError(f"the order p of a norm must be at least 1 (inf allowed); got {order}")
+    return order
+
+
+def check_structure(structure: str) -> str:
+    """`weight` or `channel`."""
+    if structure not in STRUCTURES:
+        raise ValueError(f"structure must be one of {STRUCTURES}; got {structure!r}")
+    return structure
+
+
+def concatenated(op: Builder, columns: Sequence[ir.Value]) -> ir.Value:
+    """Columns [N, 1] side by side, [N, D]."""
+    return op.Concat(*columns, axis=1) if len(columns) > 1 else columns[0]
+
+
