@@ -82,7 +82,8 @@ class ExportedDetector:
             raise ValueError(f"micro_batch must be at least 1; got {micro_batch}")
         self.path, self.micro_batch = Path(path), micro_batch
         self._session = _open(self.path, providers, threads)
-        self.card: dict[str, Any] = _read_card(self.path, self._session)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.card = _read_card(self.path, self.metadata)
         _check_interface(self.path, self._session)
         value = self._session.get_inputs()[0]
         self.dtype = DTYPES[value.type]
@@ -92,6 +93,21 @@ class ExportedDetector:
     def preprocessing(self) -> dict[str, Any]:
         """The preprocessing inside the file: layout, dtype, scale, mean, std."""
         return dict(self.card["preprocessing"])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Everything stored with the model, as text."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def layout(self) -> str:
+        """Order of the axes of an input: NHWC, NCHW or ND."""
+        return str(self.card["preprocessing"]["layout"])
+
+    @property
+    def takes(self) -> str:
+        """What an input must be, in words."""
+        return f"{self.dtype} of shape {_shape(('N', *self.input_shape))}"
 
     @property
     def threshold(self) -> float:
@@ -132,7 +148,7 @@ class ExportedDetector:
         return [np.empty((0, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
 
     def _check(self, inputs: object) -> None:
-        wanted = f"{self.path.name} takes {self.dtype} of shape {_shape(('N', *self.input_shape))}"
+        wanted = f"{self.path.name} takes {self.takes}"
         if not isinstance(inputs, np.ndarray):
             raise InputError(f"{wanted}; got {type(inputs).__name__}: pass a numpy array")
         if inputs.dtype != self.dtype:
@@ -147,7 +163,7 @@ class ExportedDetector:
 
     def _hint(self, inputs: NDArray[Any]) -> str:
         """What the user most likely did: forgot the batch axis, or the other order of the channels."""
-        shape, layout = inputs.shape, self.preprocessing["layout"]
+        shape, layout = inputs.shape, self.layout
         if _fits(shape, self.input_shape):
             return ": for a single input add the batch axis, inputs[None]"
         if layout == "NHWC" and inputs.ndim == 4 and _fits((*shape[2:], shape[1]), self.input_shape):
@@ -174,15 +190,14 @@ def _open(path: Path, providers: Sequence[str], threads: int | None) -> Any:
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
 
 
-def _read_card(path: Path, session: Any) -> dict[str, Any]:
-    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    if text is None:
+def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    if CARD_KEY not in metadata:
         raise InputError(
             f"{path} is an ONNX model but not a sparsense detector: it carries no card. "
             f"Attach a head first: sparsense attach {path} --head ..."
         )
     try:
-        card: dict[str, Any] = dict(json.loads(text))
+        card: dict[str, Any] = dict(json.loads(metadata[CARD_KEY]))
         used = card["format"], card["preprocessing"]["layout"], float(card["calibration"]["threshold"])
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} has a card that cannot be read ({error!r}): export it again") from error

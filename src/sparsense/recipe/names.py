@@ -83,8 +83,9 @@ def _torch_half(recipe: Recipe) -> Iterator[Problem]:
 def _entry(section: str, key: str, name: str, options: Mapping[str, Any], registry: Any) -> Iterator[Problem]:
     if name not in registry:
         yield f"{section}.{key}", UnknownNameError(registry.kind, name, registry)
-    else:
-        yield from _options(section, f"option of {registry.kind} {name!r}", options, keywords(registry[name]))
+        return
+    function = getattr(registry[name], "function", registry[name])  # a criterion wraps the function it is
+    yield from _options(section, f"option of {registry.kind} {name!r}", options, keywords(function))
 
 
 def _options(key: str, kind: str, options: Collection[str], known: Collection[str] | None) -> Iterator[Problem]:
