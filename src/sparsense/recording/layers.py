@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,49 @@ def weight_of(layer: nn.Module) -> Tensor:
 def channel_axis(layer: nn.Module) -> int:
     """The axis of a layer's *output* that holds its channels: 1 for convolutions, the last for Linear."""
     return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def weight_channels(layer: nn.Module) -> int:
+    """How many output channels a prunable layer has."""
+    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    assert isinstance(channels, int)
+    return channels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the output channels of a layer lie in its weight.
+
+    Args:
+        transposed: The weight is `[I, O / groups, ...]` instead of `[O, I / groups, ...]`.
+        groups: Blocks of channels that do not see each other.
+    """
+
+    transposed: bool = False
+    groups: int = 1
+
+    def filters(self, weight: Tensor) -> Tensor:
+        """The weight as `[O, weights of one channel]`."""
+        if not self.transposed:
+            return weight.flatten(1)
+        blocks = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
+        return blocks.flatten(0, 1).flatten(1)
+
+    def unfilter(self, filters: Tensor, weight: Tensor) -> Tensor:
+        """The inverse of `filters`: back to the shape of `weight`."""
+        if not self.transposed:
+            return filters.reshape(weight.shape)
+        inner, outer = len(weight) // self.groups, weight.shape[1]
+        blocks = filters.reshape(self.groups, outer, inner, *weight.shape[2:])
+        return blocks.transpose(1, 2).reshape(weight.shape)
+
+
+def layouts(module: nn.Module) -> dict[str, Layout]:
+    """The layout of every prunable weight."""
+    return {
+        name: Layout(isinstance(layer, TRANSPOSED), int(getattr(layer, "groups", 1)))
+        for name, layer in prunable_layers(module).items()
+    }
 
 
 @contextmanager

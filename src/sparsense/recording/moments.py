@@ -17,6 +17,7 @@ from sparsense.recording.layers import (
     evaluating,
     network_sha256,
     prunable_layers,
+    weight_channels,
     weight_of,
 )
 from sparsense.recording.losses import Loss, loss_name, per_sample_loss
@@ -191,13 +192,6 @@ class Pass:
             products = (output.detach() * delta).movedim(axis, -1)
             gates += products.reshape(rows, -1, products.shape[-1]).double().sum(1)
         totals.add_gates(name, gates if scale is None else gates * scale[:, None])
-
-
-def weight_channels(layer: nn.Module) -> int:
-    """How many output channels a prunable layer has."""
-    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    assert isinstance(channels, int)
-    return channels
 
 
 def _add_gradients(totals: Totals, name: str, gradient: Tensor, scale: Tensor | None) -> None:
