@@ -169,7 +169,7 @@ def _product(*sizes: int | str) -> int | None:
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int | None:
-    """Each output (transposed: input) value meets one filter; weights are [O, I / groups, ...], or [I, O / groups, ...]."""
+    """Each output value (transposed: input) meets one filter; weights: [O, I / groups, ...] or [I, O / groups, ...]."""
     side = node.output[0] if node.op_type == "Conv" else node.input[0]
     weight = shapes.get(node.input[1], ())
     if side not in shapes or not weight:

@@ -32,7 +32,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
         RecipeError: It says which file and key, what was found, what is allowed, and the nearest key.
     """
     file = str(path)
-    return check_names(read_recipe(_read(Path(path)), overrides, file=file), file=file)
+    return check_names(read_recipe(read_text(Path(path)), overrides, file=file), file=file)
 
 
 def read_recipe(text: str, overrides: Mapping[str, Any] | None = None, *, file: str = "") -> Recipe:
@@ -63,7 +63,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, read_yaml(value, file=f"--set {key}")
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a recipe file."""
     if not path.is_file():
         raise RecipeError("there is no such file", file=str(path))
     try:

@@ -167,7 +167,7 @@ class ExportSection(Section):
 class BenchmarkSection(Section):
     """How latency is measured."""
 
-    rounds: Count = 15
+    rounds: Annotated[int, Field(ge=6)] = 15
     batch_sizes: list[Count] = Field(default=[1, 32], min_length=1)
     threads: Count = 1
 

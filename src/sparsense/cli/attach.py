@@ -1,0 +1,140 @@
+"""`sparsense attach`: a head on anybody's classifier or autoencoder, from its ONNX file and some data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsense.cli.app import app
+from sparsense.cli.progress import progress
+from sparsense.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsense.data import Dataset
+    from sparsense.data.preprocessing import Preprocessing
+
+
+class Layout(StrEnum):
+    """Order of the axes of the detector's input."""
+
+    NHWC = "NHWC"
+    NCHW = "NCHW"
+
+
+Numbers = Annotated[str, typer.Option(metavar="A[,B,C]", help="One number, or one per channel.")]
+
+
+@app.command()
+def attach(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier or autoencoder, ONNX.")],
+    head: Annotated[str, typer.Option(help="See: sparsense list heads.")],
+    data: Annotated[Path, typer.Option(help="In-distribution data: a folder of images, .npz or .npy.")],
+    output: Annotated[Path, typer.Option(help="The detector file to write.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Held-out data for the threshold.  [default: a third of DATA]")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Key in the .npz, or a second .npy file.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the head.")] = None,
+    false_alarm_rate: Annotated[float, typer.Option(help="Allowed share of false alarms.")] = 0.05,
+    layout: Annotated[Layout, typer.Option(help="Of image arrays, here and in the detector's input.")] = Layout.NHWC,
+    scale: Annotated[float | None, typer.Option(help="Multiplies the raw input.  [default: 1/255; rows: 1]")] = None,
+    mean: Numbers = "0",
+    std: Numbers = "1",
+    size: Annotated[str | None, typer.Option(metavar="H,W", help="Of images, for a model with free sizes.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Attach a head to an ONNX model: one calibrated file.
+
+    The preprocessing, (x * scale - mean) / std, becomes part of the detector.
+    """
+    from sparsense.detector import attach_to_file
+    from sparsense.recipe import parse_override
+
+    shape = _input_shape(model, size)
+    read = partial(_read, shape=shape, labels=labels, layout=layout.value, limit=limit)
+    fit = read(data, "train" if calibration is None else "all")
+    held_out = read(data, "calibration") if calibration is None else read(calibration, "all")
+    preprocessing = _preprocessing(shape, layout, scale, mean, std)
+    options = dict(parse_override(text) for text in option or ())
+
+    with progress(quiet=quiet) as report:
+        card = attach_to_file(
+            model,
+            head,
+            options,
+            fit=fit,
+            calibration=held_out,
+            preprocessing=preprocessing,
+            false_alarm_rate=false_alarm_rate,
+            output=output,
+            progress=report,
+        )
+    if not quiet:
+        found = card["calibration"]
+        typer.echo(f"{head} fitted on {len(fit):,}, calibrated on {found['n']:,}: {_promise(found)}", err=True)
+    typer.echo(output)
+
+
+def _promise(calibration: dict[str, Any]) -> str:
+    low, high = calibration["interval"]
+    return (
+        f"threshold {calibration['threshold']:.6g} for {calibration['rate']:.2%} false alarms "
+        f"(95 % of such thresholds realise {low:.2%} to {high:.2%})"
+    )
+
+
+def _input_shape(model: Path, size: str | None) -> tuple[int, ...]:
+    """The shape of one input, (C, H, W) or (D,), as the model declares it."""
+    from sparsense.inspect import inspect_file
+
+    inputs = inspect_file(model).inputs
+    if len(inputs) != 1 or len(inputs[0].shape) not in (2, 4):
+        found = ", ".join(f"{value.name} {list(value.shape)}" for value in inputs)
+        raise InputError(f"attaching to {model}: expected one input [N, C, H, W] or [N, D]; found {found}")
+    shape = list(inputs[0].shape[1:])
+    if size is not None and len(shape) == 3:
+        shape[1:] = map(int, _numbers(size, "--size"))
+    known = tuple(side for side in shape if isinstance(side, int))
+    if len(known) != len(shape):
+        raise InputError(f"attaching to {model}: its input {shape} has free sizes; give --size H,W")
+    return known
+
+
+def _read(
+    path: Path, split: str, *, shape: tuple[int, ...], labels: str | None, layout: str, limit: int | None
+) -> Dataset:
+    """A folder of images or an array file; divided 2 : 1 where one split of it is asked for."""
+    from sparsense.data import SOURCES
+
+    options: dict[str, Any] = {"path": str(path), "shares": (2 / 3, 1 / 3, 0.0), "limit": limit}
+    if path.suffix.lower() in (".npz", ".npy"):
+        return SOURCES[path.suffix.lower()[1:]](split, labels=labels, layout=layout, **options)
+    if len(shape) != 3:
+        raise InputError(f"the model takes rows of {shape[0]} numbers: give an .npz or .npy file instead of {path}")
+    return SOURCES["image_folder"](split, size=shape[1:], channels=shape[0], **options)
+
+
+def _preprocessing(shape: tuple[int, ...], layout: Layout, scale: float | None, mean: str, std: str) -> Preprocessing:
+    from sparsense.data.preprocessing import Preprocessing
+
+    means, stds = _numbers(mean, "--mean"), _numbers(std, "--std")
+    for option, values in (("--mean", means), ("--std", stds)):
+        if len(values) not in (1, shape[0]):
+            raise InputError(f"{option} has {len(values)} numbers; expected 1, or {shape[0]} for inputs {list(shape)}")
+    if len(shape) == 1:
+        return Preprocessing("ND", "float32", 1.0 if scale is None else scale, means, stds)
+    return Preprocessing(layout.value, "uint8", 1 / 255 if scale is None else scale, means, stds)
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"{option}: expected numbers with commas between them, such as 0.5,0.5,0.5; got {text!r}"
+        ) from error
