@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pruning: saliency in, masked or smaller networks out."""
