@@ -95,11 +95,6 @@ class ExportedDetector:
         return dict(self.card["preprocessing"])
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """Everything stored with the model, as text."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
-
-    @property
     def layout(self) -> str:
         """Order of the axes of an input: NHWC, NCHW or ND."""
         return str(self.card["preprocessing"]["layout"])

@@ -48,6 +48,10 @@ class Preprocessing:
         scale, shift = self.scale / std, -mean / std
         return scale.reshape(shape).astype(np.float32), shift.reshape(shape).astype(np.float32)
 
+    def arrange(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Images as datasets hold them, [N, H, W, C], in this layout; tables stay as they are."""
+        return np.ascontiguousarray(np.moveaxis(images, -1, 1)) if self.layout == "NCHW" else images
+
     def apply(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """The numpy form.
 

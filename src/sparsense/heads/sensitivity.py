@@ -49,10 +49,9 @@ def _norm(op: Builder, magnitude: ir.Value, order: float) -> ir.Value:
         return op.Squeeze(op.ReduceMax(magnitude, [1, 2], keepdims=1), [2])
     if order == 1:
         return op.Squeeze(op.ReduceSum(magnitude, [1, 2], keepdims=1), [2])
-    if order == 2:
-        return op.Squeeze(op.ReduceL2(magnitude, [1, 2], keepdims=1), [2])
+    # ReduceL2 sums one after the other and loses two digits over a large layer; ReduceSum sums pairwise
     total = op.Squeeze(op.ReduceSum(_power(op, magnitude, order), [1, 2], keepdims=1), [2])
-    return op.Pow(total, 1 / order)
+    return op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order)
 
 
 def _power(op: Builder, value: ir.Value, order: float) -> ir.Value:

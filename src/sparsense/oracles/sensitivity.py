@@ -1,0 +1,111 @@
+"""Oracles of the heads that look at weight sensitivities: one backward pass per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sparsense.autodiff import Layer, weighted_layers
+from sparsense.detector import Scored
+from sparsense.errors import ExportError
+from sparsense.oracles.oracle import ORACLES
+
+Array = NDArray[np.float64]
+
+
+@ORACLES.register("sensnorm")
+def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """Mean over layers of || r_l - s_l ||_p."""
+    head: Any = scored.head
+    layers = weighted_layers(scored.network, layers=head.layers)
+    state, scores = head.state(), []
+    for sample in elasticities(module, layers, inputs, structure=head.structure):
+        distances = []
+        for layer, found in zip(layers, sample, strict=True):
+            usual = state[f"reference.{layer.name}"] if head.reference == "train" else np.zeros(1)
+            values = found - usual if head.signed else np.abs(found) - np.abs(usual)
+            distances.append(np.linalg.norm(values.ravel(), head.p))
+        scores.append(np.mean(distances))
+    return np.asarray(scores)
+
+
+@ORACLES.register("sensnorm_profile")
+def sensnorm_profile(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """Squared Mahalanobis distance of the log norms."""
+    head: Any = scored.head
+    layers = weighted_layers(scored.network, layers=head.layers)
+    state, scores = head.state(), []
+    for sample in elasticities(module, layers, inputs, structure=head.structure):
+        profile = np.array([np.log(max(np.linalg.norm(s.ravel(), p), 1e-30)) for s in sample for p in head.p])
+        whitened = state["whitening"] @ (profile - state["mean"])
+        scores.append(whitened @ whitened)
+    return np.asarray(scores)
+
+
+def elasticities(module: nn.Module, layers: Sequence[Layer], inputs: Tensor, *, structure: str) -> Iterator[list[Array]]:
+    """Signed elasticities of the predicted raw logit, sample by sample: one array per layer.
+
+    Args:
+        module: In float64 and eval mode.
+        layers: The graph's layers; the arrays are arranged as theirs.
+        inputs: `[N, ...]`.
+        structure: `weight`: `[R, S]`; `channel`: `[1, O]`.
+    """
+    modules = match_layers(module, layers, inputs[:1])
+    weights = [found.weight for found in modules]
+    for sample in inputs:
+        logit = module(sample[None])[0].max()
+        gradients = torch.autograd.grad(logit, weights)
+        yield [
+            _arrange(found, (weight * gradient / (logit - 1e-8)).detach(), structure)
+            for found, weight, gradient in zip(modules, weights, gradients, strict=True)
+        ]
+
+
+def _arrange(module: Any, values: Tensor, structure: str) -> Array:
+    """From torch's layout of a weight to the graph's rows and columns."""
+    if isinstance(module, nn.Linear):  # [O, I] -> [I, O]
+        arranged = values.T
+        return (arranged.sum(0, keepdim=True) if structure == "channel" else arranged).numpy()
+    if structure == "channel":
+        return _channel_sums(module, values)[None].numpy()
+    return values.flatten(2).movedim(2, 1).flatten(1).numpy()  # [O, I/g, *k] -> [O, taps * I/g]
+
+
+def _channel_sums(module: Any, values: Tensor) -> Tensor:
+    if not module.transposed:
+        return values.flatten(1).sum(1)
+    grouped = values.reshape(module.groups, -1, *values.shape[1:])  # [g, I/g, O/g, *k]
+    return grouped.flatten(3).sum((1, 3)).flatten()
+
+
+def match_layers(module: nn.Module, layers: Sequence[Layer], example: Tensor) -> list[Any]:
+    """The torch module behind each layer of a graph: by name, else by the order in which they run."""
+    named = dict(module.named_modules())
+    if all(layer.name in named for layer in layers):
+        found = [named[layer.name] for layer in layers]
+    else:
+        found = _in_order(module, example)
+    sizes = [layer.weight.size for layer in layers]
+    if [m.weight.numel() for m in found] != sizes:
+        raise ExportError(
+            f"matching the graph's layers with torch modules: expected weights of {sizes} numbers, found {[m.weight.numel() for m in found]}; "
+            "restrict the head with layers=... to layers that appear in both"
+        )
+    return found
+
+
+def _in_order(module: nn.Module, example: Tensor) -> list[Any]:
+    order: list[Any] = []
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    hooks = [m.register_forward_hook(lambda m, *_: order.append(m)) for m in module.modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        module(example)
+    for hook in hooks:
+        hook.remove()
+    return order

@@ -1,0 +1,97 @@
+"""Parity: a file's scores against an oracle's, stored in the file so that anyone can ask again."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.errors import ExportError, InputError
+
+BATCH_SIZES = (1, 2, 7, 32)
+MAXIMUM_STORED = 64 * 1024**2  # of a stranger's file: no more than this is unpacked
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Inputs, and what an independent computation says about them.
+
+    Attributes:
+        inputs: As the detector takes them, `[n, ...]`.
+        scores: float64 `[n]`, the oracle's.
+        oracle: What computed them.
+        tolerance: Largest relative error at which a file is kept.
+    """
+
+    inputs: Array
+    scores: NDArray[np.float64]
+    oracle: str
+    tolerance: float
+
+    def pack(self) -> str:
+        """As text for a model's metadata: base64 of zlib of a pickle-free npz."""
+        buffer = io.BytesIO()
+        np.savez(buffer, inputs=self.inputs, scores=self.scores, oracle=self.oracle, tolerance=self.tolerance)
+        return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode()
+
+    @classmethod
+    def unpack(cls, text: str) -> Parity:
+        """The inverse of `pack`; a text that was tampered with is an InputError."""
+        try:
+            inflater = zlib.decompressobj()
+            content = inflater.decompress(base64.b64decode(text, validate=True), MAXIMUM_STORED)
+            if inflater.unconsumed_tail:
+                raise InputError(f"reading the stored parity inputs: expected at most {MAXIMUM_STORED:,} bytes, found more; refused")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                return cls(stored["inputs"], stored["scores"], str(stored["oracle"]), float(stored["tolerance"]))
+        except (binascii.Error, zlib.error, zipfile.BadZipFile, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"reading the stored parity inputs: they are damaged ({error}); export the detector again") from error
+
+
+def compare(score: Callable[[Array], Array], parity: Parity, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> list[dict[str, Any]]:
+    """Score the stored inputs in batches of each size and compare with the oracle.
+
+    error = max_i |score_i - oracle_i| / max(|oracle_i|, spread), where spread is the standard deviation of the
+    oracle's scores: a score that happens to lie near 0 is judged on the scale on which scores differ.
+
+    Args:
+        score: Inputs of any batch size -> scores `[n]`.
+        parity: What to compare with.
+        batch_sizes: Batches to cut the inputs into; inputs repeat where there are fewer than a batch.
+
+    Returns:
+        A row per batch size: `batch`, `inputs`, `error`, `tolerance`, `agrees`.
+    """
+    scale = np.maximum(np.abs(parity.scores), parity.scores.std())
+    rows = []
+    for size in batch_sizes:
+        count = max(size, len(parity.inputs) // size * size)
+        order = np.arange(count) % len(parity.inputs)
+        found = np.concatenate([score(parity.inputs[order[start : start + size]]) for start in range(0, count, size)])
+        error = float(np.max(np.abs(found - parity.scores[order]) / scale[order]))
+        agrees = bool(error <= parity.tolerance)
+        rows.append({"batch": size, "inputs": count, "error": error, "tolerance": parity.tolerance, "agrees": agrees})
+    return rows
+
+
+def require(rows: Sequence[dict[str, Any]], *, what: str, oracle: str) -> None:
+    """Refuse to go on when a row disagrees."""
+    worst = max(rows, key=lambda row: np.inf if np.isnan(row["error"]) else row["error"])
+    if not worst["agrees"]:
+        raise ExportError(
+            f"exporting {what}: expected scores within {worst['tolerance']:.0e} of the oracle ({oracle}), found a relative error of "
+            f"{worst['error']:.1e} at batch {worst['batch']}; the file was not kept. Raise export.tolerance only if such an error is harmless",
+            worst=worst["error"],
+        )
