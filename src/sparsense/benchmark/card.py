@@ -1,0 +1,283 @@
+"""The card of a run: everything that a report says, as one strict, versioned JSON document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sparsense.errors import InputError
+from sparsense.files import atomic_write
+
+CARD_FORMAT: Final = 1
+MAX_BYTES = 64 << 20
+
+Variant = Literal["dense", "pruned"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Interval = tuple[float, float]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Row(BaseModel):
+    """Strict: unknown keys, NaN and infinity are errors; what is not known is null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RecipeText(Row):
+    """The recipe as it was run, with every default written out."""
+
+    text: str
+    sha256: Hash
+
+
+class Machine(Row):
+    """Where the run took place; `cores` are those that the process may use."""
+
+    cpu: str
+    cores: Count
+    memory_bytes: Count | None = None
+    features: list[str] = []
+    system: str
+    python: str
+
+
+class DataSet(Row):
+    """One set of samples and what it was for. `name` is the key that the other rows use.
+
+    `calibration` sets thresholds and nothing else, `test` is the in-distribution set that everything is
+    measured on, each `anomalous` set is held against it.
+    """
+
+    name: str
+    role: Literal["train", "calibration", "test", "anomalous"]
+    source: str
+    count: Count
+    sha256: Hash
+
+
+class NetworkSize(Row):
+    """One variant of the network, without head. `bytes` is the forward ONNX file.
+
+    Args:
+        parameters: Numbers that can be trained, zeros included.
+        nonzero: Of these, how many are not 0.
+        multiply_adds: Of one sample, dense kernels.
+        widths: Layer -> number of output channels.
+    """
+
+    parameters: Count
+    nonzero: Count | None = None
+    multiply_adds: Count
+    widths: dict[str, Count]
+    bytes: Count
+    gzip_bytes: Count | None = None
+
+
+class Networks(Row):
+    """Where the network came from, and its size before and after."""
+
+    source: str
+    task: Literal["classifier", "reconstruction"]
+    dense: NetworkSize
+    pruned: NetworkSize | None = None
+
+
+class Pruning(Row):
+    """What was removed. `proof` says in words what was verified, such as removed = masked, to which error."""
+
+    criterion: str
+    structure: Literal["weight", "channel"]
+    scope: str
+    target: str
+    reached: dict[str, float]
+    proof: str
+
+
+class Detector(Row):
+    """One exported file: a variant of the network with a head."""
+
+    variant: Variant
+    head: str
+    file: str
+    bytes: Count
+    gzip_bytes: Count | None = None
+    sha256: Hash
+
+
+class CalibrationRow(Row):
+    """One threshold: what was asked, and what the test set says came of it.
+
+    Args:
+        rate: Asked false-alarm rate.
+        n: Calibration samples.
+        interval: Where the rate of this threshold lies given n alone, with 95 % probability.
+        realised: Share of the test set that was flagged.
+        realised_n: Size of the test set.
+        realised_interval: Wilson's 95 % interval of `realised`.
+    """
+
+    variant: Variant
+    head: str
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    threshold: float
+    n: Count
+    interval: Interval
+    realised: Share
+    realised_n: Count
+    realised_interval: Interval
+
+
+class ParityRow(Row):
+    """A detector file against its oracle: the worst relative error over all batch sizes."""
+
+    variant: Variant
+    head: str
+    oracle: str
+    batch_sizes: list[Count]
+    worst: Annotated[float, Field(ge=0)]
+    tolerance: Positive
+
+
+class AccuracyRow(Row):
+    """How well a variant does its own task: classifiers have an accuracy, autoencoders an error.
+
+    `stage` orders the rows of one variant: `as loaded`, `pruned`, `batch norm re-estimated`, `fine-tuned`, `exported`.
+    """
+
+    variant: Variant
+    stage: str
+    dataset: str
+    n: Count
+    accuracy: Share | None = None
+    accuracy_interval: Interval | None = None
+    expected_calibration_error: Share | None = None
+    brier: Annotated[float, Field(ge=0, le=2)] | None = None
+    negative_log_likelihood: Annotated[float, Field(ge=0)] | None = None
+    reconstruction_error: Annotated[float, Field(ge=0)] | None = None
+
+
+class ResultRow(Row):
+    """How well one detector tells one anomalous set from the test set.
+
+    Args:
+        fpr95: Share of anomalies accepted when 95 % of the test set is accepted.
+        detected: Share of anomalies flagged at the calibrated threshold.
+        auroc_change: Pruned minus dense on the same inputs; only in rows of the pruned variant.
+        auroc_change_p: DeLong's p-value of no change.
+    """
+
+    variant: Variant
+    head: str
+    dataset: str
+    n: Count
+    n_in_distribution: Count
+    auroc: Share
+    auroc_interval: Interval
+    fpr95: Share
+    fpr95_interval: Interval
+    aupr_in: Share | None = None
+    aupr_out: Share | None = None
+    detected: Share
+    detected_interval: Interval
+    auroc_change: float | None = None
+    auroc_change_interval: Interval | None = None
+    auroc_change_p: Share | None = None
+
+
+class LatencyRow(Row):
+    """One timed variant; `head` null is the plain forward pass. `ratio` is to the plain dense forward pass.
+
+    The baseline itself (dense, no head) has ratio 1 and the verdict `baseline`.
+    """
+
+    variant: Variant
+    head: str | None
+    batch: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    rounds: Count
+    median_ms: Positive
+    quartiles_ms: Interval
+    p99_ms: Positive
+    ratio: Positive
+    ratio_interval: Interval
+    verdict: Literal["baseline", "faster", "slower", "not distinguishable"]
+    load_ms: Positive | None = None
+    peak_bytes: Count | None = None
+
+
+class Layer(Row):
+    """One layer before and after: widths, and mean |elasticity| (of w * dL/dw, over weights and samples)."""
+
+    name: str
+    width_before: Count
+    width_after: Count | None = None
+    sensitivity_before: Annotated[float, Field(ge=0)] | None = None
+    sensitivity_after: Annotated[float, Field(ge=0)] | None = None
+
+
+class Card(Row):
+    """One run. Lists may be empty and parts null where a run left a step out; the report then does, too."""
+
+    format: Literal[1] = CARD_FORMAT
+    name: str
+    created: str
+    seed: int
+    recipe: RecipeText
+    versions: dict[str, str]
+    machine: Machine
+    data: list[DataSet]
+    network: Networks
+    pruning: Pruning | None = None
+    detectors: list[Detector]
+    accuracy: list[AccuracyRow] = []
+    layers: list[Layer] = []
+    calibration: list[CalibrationRow]
+    parity: list[ParityRow]
+    results: list[ResultRow]
+    latency: list[LatencyRow] = []
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _rows_fit_together(self) -> Card:
+        """Rows name detectors and data sets that are there."""
+        detectors = {(row.variant, row.head) for row in self.detectors}
+        sets = {row.name for row in self.data}
+        for part in ("calibration", "parity", "results"):
+            for row in getattr(self, part):
+                if (row.variant, row.head) not in detectors:
+                    raise ValueError(f"{part} names the detector {row.variant}/{row.head}, which is not in detectors")
+        for result in self.results:
+            if result.dataset not in sets:
+                raise ValueError(f"results name the data set {result.dataset!r}, which is not in data")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write `card.json`."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_card(path: str | Path) -> Card:
+    """Read a `card.json`.
+
+    Raises:
+        InputError: No such file, another format, or fields that are missing, unknown or out of range.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no card {file}; a run writes it beside its detectors")
+    if file.stat().st_size > MAX_BYTES:
+        raise InputError(f"{file} is refused: {file.stat().st_size:,} bytes; the limit for a card is {MAX_BYTES:,}")
+    try:
+        return Card.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole document"
+        raise InputError(
+            f"{file} is not a card of format {CARD_FORMAT}: {where}: {first['msg']} "
+            f"({error.error_count()} problem(s) in all)"
+        ) from error
