@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx_ir as ir
 
 from sparsense.autodiff import rules as _rules  # noqa: F401  importing the rules registers them
-from sparsense.autodiff.rule import RULES, STOPS, Call
-from sparsense.autodiff.shapes import unbroadcast
-from sparsense.errors import UnsupportedOperatorError
+from sparsense.autodiff.rule import RULES, Call, unsupported
+from sparsense.autodiff.shapes import ones_like, unbroadcast
 from sparsense.graph.build import Builder
 
 
@@ -19,7 +18,8 @@ def differentiate(
     """Add to the graph the nodes that compute d sum(of * seed) / d value for each value.
 
     In inference mode the samples of a batch do not mix, so row i of every result belongs to sample i alone: the
-    gradient of a sum over the batch is the stack of the per-sample gradients.
+    gradient of a sum over the batch is the stack of the per-sample gradients. The nodes added have rules
+    themselves, so that a gradient can be differentiated again.
 
     Args:
         op: The builder of the graph that holds all values.
@@ -28,19 +28,20 @@ def differentiate(
         seed: Weights of the sum, shaped like `of`; default: ones.
 
     Returns:
-        Value -> gradient, shaped like the value. A value that `of` does not depend on is an error of the caller.
+        Value -> gradient, shaped like the value.
 
     Raises:
         UnsupportedOperatorError: An operator on the way has no rule; names the node and what can be done.
+        ValueError: `of` does not depend on a value, or only through steps (Sign, ArgMax).
     """
     path = nodes_between(wrt, of)
     check_rules(path, wrt)
     on_path = {*wrt, *(output for node in path for output in node.outputs)}
     deltas: dict[ir.Value, ir.Value] = {of: ones_like(op, of) if seed is None else seed}
     for node in reversed(path):
-        arriving = [deltas.get(output) for output in node.outputs]
-        if any(delta is not None for delta in arriving):
-            _push(op, node, arriving, on_path, deltas)
+        call = Call.of(node, op.opset, [deltas.get(output) for output in node.outputs])
+        if any(delta is not None for delta in call.deltas):
+            _push(op, call, on_path, deltas)
     missing = [value.name for value in wrt if value not in deltas]
     if missing:
         raise ValueError(
@@ -49,20 +50,14 @@ def differentiate(
     return {value: deltas[value] for value in wrt}
 
 
-def _push(
-    op: Builder,
-    node: ir.Node,
-    arriving: Sequence[ir.Value | None],
-    on_path: set[ir.Value],
-    deltas: dict[ir.Value, ir.Value],
-) -> None:
+def _push(op: Builder, call: Call, on_path: set[ir.Value], deltas: dict[ir.Value, ir.Value]) -> None:
     """Send the gradients that arrive at a node's outputs on to those of its inputs that need them."""
-    call = Call(node.inputs, node.outputs, arriving, node)
-    for index, value in enumerate(node.inputs):
-        product = None if value not in on_path else RULES[node.op_type](index)
-        if product is None or value is None:
-            continue
-        delta = product(op, arriving[0], call)
+    rule = RULES[call.node.op_type]
+    if any(delta is not None for delta in call.deltas[rule.outputs :]):
+        raise call.refuse("is differentiated through a second output, for which it has no rule")
+    for index, value in enumerate(call.x):
+        product = rule.product(index) if value in on_path and is_float(value) else None
+        delta = None if product is None else product(op, call.deltas[0], call)
         if delta is None:
             continue
         delta = unbroadcast(op, delta, value)
@@ -72,26 +67,26 @@ def _push(
         deltas[value] = delta
 
 
-def ones_like(op: Builder, value: ir.Value) -> ir.Value:
-    """Ones shaped like a value."""
-    return op.Add(op.Mul(op.Sign(value), 0.0), 1.0)
-
-
 def nodes_between(start: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
     """The nodes through which a gradient of `end` reaches `start`, in the order of the graph."""
-    ancestors = _ancestors(end)
-    reached, path = set(start), []
     producer = end.producer()
     if producer is None or producer.graph is None:
         return []
+    behind, reached, path = ancestors(end), set(start), []
     for node in producer.graph:
-        if node in ancestors and node.op_type not in STOPS and any(value in reached for value in node.inputs):
+        if node in behind and not _is_flat(node) and any(value in reached for value in node.inputs):
             path.append(node)
-            reached.update(node.outputs)
+            reached.update(output for output in node.outputs if is_float(output))
     return path
 
 
-def _ancestors(value: ir.Value) -> set[ir.Node]:
+def _is_flat(node: ir.Node) -> bool:
+    return not node.domain and node.op_type in RULES and RULES[node.op_type].flat
+
+
+def ancestors(value: ir.Value) -> set[ir.Node]:
+    """All nodes that a value was computed from."""
+    """The nodes that a value is computed from."""
     found: set[ir.Node] = set()
     pending = [value]
     while pending:
@@ -106,23 +101,15 @@ def check_rules(path: Sequence[ir.Node], wrt: Iterable[ir.Value]) -> None:
     """Refuse, by name, a node that the gradient would have to cross without a rule."""
     reached = {*wrt, *(output for node in path for output in node.outputs)}
     for node in path:
+        if not any(is_float(output) for output in node.outputs):
+            continue  # comparisons, shapes, indices: gradients end there
         if node.domain or node.op_type not in RULES:
-            raise _unsupported(node, "has no differentiation rule")
+            raise unsupported(node, "has no differentiation rule")
         for index, value in enumerate(node.inputs):
-            if value in reached and RULES[node.op_type](index) is None and is_float(value):
-                raise _unsupported(node, f"has no differentiation rule for its input {index}")
+            if value in reached and is_float(value) and RULES[node.op_type].product(index) is None:
+                raise unsupported(node, f"has no differentiation rule for its input {index}")
 
 
 def is_float(value: ir.Value | None) -> bool:
     """Whether gradients can flow through a value; integers and booleans carry none."""
     return value is not None and value.dtype is not None and value.dtype.is_floating_point()
-
-
-def _unsupported(node: ir.Node, problem: str) -> UnsupportedOperatorError:
-    kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return UnsupportedOperatorError(
-        f"differentiating the graph: node {node.name!r} ({kind}) {problem}. Operators with a rule: {', '.join(sorted(RULES))}. "
-        "Restrict the head to later layers with layers=..., export the network with other operators, or use a head without gradients",
-        node=node.name or "",
-        op_type=node.op_type,
-    )

@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.autodiff.differentiate import ancestors
 from sparsense.autodiff.rule import Call
-from sparsense.autodiff.rules.convolution import Window
+from sparsense.autodiff.rules.window import Window
 from sparsense.autodiff.shapes import dims, rank
 from sparsense.errors import GraphError
 from sparsense.graph.build import Builder
@@ -57,7 +58,8 @@ def weighted_layers(network: ForwardGraph, *, layers: Sequence[str] | int | None
     Raises:
         GraphError: No layer fits.
     """
-    found = [layer for node in network.model.graph if (layer := _as_layer(node)) is not None]
+    forward = ancestors(network.output)  # nodes that a head added behind the output are not layers
+    found = [layer for node in network.model.graph if node in forward and (layer := _as_layer(node)) is not None]
     chosen = _choose(found, layers)
     if not chosen:
         names = ", ".join(layer.name for layer in found) or "none"
@@ -186,7 +188,7 @@ def _convolution(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Value, 
     """dW[o, (j, i)] = sum over p of delta[o, p] * patch[(j, i), p], per group."""
     weight = layer.weight
     out, per_group, *kernel = weight.shape
-    window = Window.of(Call(layer.node.inputs, layer.node.outputs, (), layer.node), tuple(kernel))
+    window = Window.of(Call.of(layer.node, op.opset), kernel)
     patches = unfold(op, layer.activation, layer.output, window)  # [N, taps, I, P]
     return _patch_products(op, patches, delta, weight, window.group)
 
@@ -219,7 +221,8 @@ def unfold(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value:
         y: The output of the window's convolution over x: gives the number of positions.
         window: The geometry.
     """
-    padded = op.Pad(x, [0, 0, *window.begins, 0, 0, *window.ends]) if any(window.pads) else x
+    half = len(window.axes)
+    padded = op.Pad(x, [0, 0, *window.pads[:half], 0, 0, *window.pads[half:]]) if any(window.pads) else x
     views = []
     for tap in np.ndindex(*window.kernel):
         starts = [j * d for j, d in zip(tap, window.dilations, strict=True)]
@@ -229,7 +232,7 @@ def unfold(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value:
 
 
 def _shifted(
-    op: Builder, padded: ir.Value, y: ir.Value, starts: list[int], strides: tuple[int, ...]
+    op: Builder, padded: ir.Value, y: ir.Value, starts: list[int], strides: Sequence[int]
 ) -> ir.Value:
     axes = list(range(2, rank(padded)))
     sizes = dims(y)[2:]
@@ -255,7 +258,7 @@ def _transposed(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Value, N
     weight = (
         layer.weight
     )  # [I, O/g, *k] = the weight [out, in/g, *k] of the convolution from delta to the input
-    window = Window.of(Call(layer.node.inputs, layer.node.outputs, (), layer.node), tuple(weight.shape[2:]))
+    window = Window.of(Call.of(layer.node, op.opset), weight.shape[2:])
     patches = unfold(op, delta, layer.activation, window)
     return _patch_products(op, patches, layer.activation, weight, window.group)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
@@ -15,7 +15,8 @@ Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 class Builder:
     """Appends nodes of the default domain to one graph; every attribute access is an operator.
 
-    Operands may be values, numpy arrays, numbers (which take the type of the first value) or lists of integers
+    Operands may be values, numpy arrays, numbers (which take the type of the first value
+    that is not a condition) or lists of integers
     (int64 vectors, as shapes and axes are written). Equal constants are shared, equal calls give the same value.
     Output types and shapes are inferred as nodes are added.
 
@@ -46,7 +47,7 @@ class Builder:
         self, op_type: str, *operands: Operand, outputs: int = 1, **attributes: Any
     ) -> tuple[ir.Value, ...]:
         """Add one node and return all of its outputs."""
-        dtype = next((operand.dtype for operand in operands if isinstance(operand, ir.Value)), None)
+        dtype = next((value.dtype for value in operands if _is_number(value)), None)
         inputs = [self._value(operand, dtype) for operand in operands]
         key = (op_type, outputs, *map(id, inputs), repr(sorted(attributes.items())))
         if key not in self._calls:
@@ -85,6 +86,11 @@ class Builder:
             name, count = f"{stem}_{count}", count + 1
         self._names.add(name)
         return name
+
+
+def _is_number(operand: object) -> TypeGuard[ir.Value]:
+    """Whether an operand can lend its type to a plain number; conditions cannot."""
+    return isinstance(operand, ir.Value) and operand.dtype not in (None, ir.DataType.BOOL)
 
 
 def _all_values(graph: ir.Graph) -> list[ir.Value]:

@@ -1,5 +1,29 @@
 """One file per family of operators; importing this package registers every rule."""
 
-from sparsense.autodiff.rules import convolution, elementwise, linear, normalise, pool, reduce, shape
+from sparsense.autodiff.rules import (
+    activation,
+    arithmetic,
+    convolution,
+    index,
+    linear,
+    normalise,
+    pool,
+    reduce,
+    resize,
+    shape,
+    trigonometry,
+)
 
-__all__ = ["convolution", "elementwise", "linear", "normalise", "pool", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "convolution",
+    "index",
+    "linear",
+    "normalise",
+    "pool",
+    "reduce",
+    "resize",
+    "shape",
+    "trigonometry",
+]

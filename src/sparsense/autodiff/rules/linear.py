@@ -1,15 +1,15 @@
-"""Matrix products."""
+"""Matrix products: MatMul, Gemm, Einsum."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sparsense.autodiff.rule import Call, vjp
+from sparsense.autodiff.rule import Call, variadic, vjp
 from sparsense.autodiff.shapes import rank
 from sparsense.graph.build import Builder
 
 
-def _swap(op: Builder, value: Any) -> Any:
+def swap(op: Builder, value: Any) -> Any:
     """Exchange the last two axes; constants are exchanged once, here."""
     if value.const_value is not None:
         return op.constant(value.const_value.numpy().swapaxes(-1, -2), f"{value.name}_transposed")
@@ -17,21 +17,23 @@ def _swap(op: Builder, value: Any) -> Any:
     return op.Transpose(value, perm=[*axes[:-2], axes[-1], axes[-2]])
 
 
-# y = A B, batched and broadcast over the leading axes; vectors are refused by the shape of their gradients being asked.
+# y = A B, batched and broadcast over the leading axes; a vector counts as a row on the left, a column on the right
 def _matmul_left(op: Builder, d: Any, c: Call) -> Any:
-    if rank(c.x[1]) == 1:  # [.., m, k] [k] -> [.., m]
-        return op.Mul(op.Unsqueeze(d, [-1]), c.x[1])
-    if rank(c.x[0]) == 1:  # [k] [.., k, n] -> [.., n]
-        return op.Squeeze(op.MatMul(op.Unsqueeze(d, [-2]), _swap(op, c.x[1])), [-2])
-    return op.MatMul(d, _swap(op, c.x[1]))
+    a, b = c.x
+    if rank(b) == 1:  # [.., m, k] [k] -> [.., m]
+        return op.Mul(op.Unsqueeze(d, [-1]), b)
+    if rank(a) == 1:  # [k] [.., k, n] -> [.., n]; the sum over .. is left to the walk
+        return op.Squeeze(op.MatMul(op.Unsqueeze(d, [-2]), swap(op, b)), [-2])
+    return op.MatMul(d, swap(op, b))
 
 
 def _matmul_right(op: Builder, d: Any, c: Call) -> Any:
-    if rank(c.x[1]) == 1:  # sum the rows of A, weighted by d
-        return op.ReduceSum(op.Mul(op.Unsqueeze(d, [-1]), c.x[0]), list(range(rank(c.x[0]) - 1)), keepdims=0)
-    if rank(c.x[0]) == 1:
-        return op.Mul(op.Unsqueeze(c.x[0], [-1]), op.Unsqueeze(d, [-2]))
-    return op.MatMul(_swap(op, c.x[0]), d)
+    a, b = c.x
+    if rank(b) == 1:
+        return op.Mul(a, op.Unsqueeze(d, [-1]) if rank(a) > 1 else d)
+    if rank(a) == 1:
+        return op.Mul(op.Unsqueeze(a, [-1]), op.Unsqueeze(d, [-2]))
+    return op.MatMul(swap(op, a), d)
 
 
 vjp("MatMul", _matmul_left, _matmul_right)
@@ -58,3 +60,39 @@ def _gemm_c(op: Builder, d: Any, c: Call) -> Any:
 
 
 vjp("Gemm", _gemm_a, _gemm_b, _gemm_c)
+
+
+# Einsum: the gradient of an operand is the einsum of the output's gradient with the other operands
+def _einsum(op: Builder, d: Any, c: Call, index: int) -> Any:
+    terms, out = einsum_terms(c)
+    own, others = terms[index], [*terms[:index], *terms[index + 1 :]]
+    if len(set(own)) < len(own):
+        raise c.refuse(f"takes a diagonal ({c.attribute('equation')!r}), for which it has no rule")
+    present = {letter for term in [out, *others] for letter in term}
+    kept = "".join(letter for letter in own if letter in present)
+    operands = [value for position, value in enumerate(c.x) if position != index]
+    product = op.Einsum(d, *operands, equation=f"{','.join([out, *others])}->{kept}")
+    summed = [axis for axis, letter in enumerate(own) if letter not in present]
+    if not summed:
+        return product
+    return op.Mul(op.Unsqueeze(product, summed), op.Add(op.Mul(c.x[index], 0.0), 1.0))
+
+
+def einsum_terms(c: Call) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, with `...` spelt out in capital letters."""
+    equation = c.attribute("equation").replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:  # the implicit form: letters that occur once, in alphabetical order
+        letters = sorted(x for x in set(left) - set(",.") if left.count(x) == 1)
+        right = ("..." if "..." in left else "") + "".join(letters)
+    free = [letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter not in equation]
+    spans = [rank(x) - len(term.replace("...", "")) for x, term in zip(c.x, terms, strict=True) if "..." in term]
+    widest = max(spans, default=0)
+    if len(set(spans)) > 1:
+        raise c.refuse(f"broadcasts '...' over different ranks ({equation!r}), for which it has no rule")
+    dots = "".join(free[:widest])
+    return [term.replace("...", dots) for term in terms], right.replace("...", dots)
+
+
+variadic("Einsum", _einsum)

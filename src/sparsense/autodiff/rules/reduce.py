@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.rule import Call, vjp
-from sparsense.autodiff.shapes import dims, expand_like, rank
-from sparsense.errors import GraphError
+from sparsense.autodiff.shapes import as_mask, count_along, expand_like, rank
 from sparsense.graph.build import Builder
 
 
 def reduced_axes(c: Call) -> list[int]:
     """The axes of a Reduce node as non-negative numbers; all of them when none are given."""
-    axes = c.input(1)
-    if axes is not None and axes.const_value is None:
-        raise GraphError(
-            f"differentiating node {c.node.name!r} ({c.node.op_type}): its axes are computed at run time; export them as constants"
-        )
-    given = (
-        [] if axes is None else [int(axis) % rank(c.x[0]) for axis in axes.const_value.numpy().reshape(-1)]
-    )
+    axes = c.constant(1)
+    given = [] if axes is None else [int(axis) % rank(c.x[0]) for axis in axes.reshape(-1)]
     if not given and c.attribute("noop_with_empty_axes", 0):
-        return []
+        raise c.refuse("reduces nothing (noop_with_empty_axes), which runtimes read differently")
     return sorted(given) or list(range(rank(c.x[0])))
 
 
 def keep_axes(op: Builder, value: ir.Value, c: Call) -> ir.Value:
     """A value shaped like the node's output, with the reduced axes present as size 1."""
-    return (
-        value if c.attribute("keepdims", 1) or not reduced_axes(c) else op.Unsqueeze(value, reduced_axes(c))
-    )
+    return value if c.attribute("keepdims", 1) else op.Unsqueeze(value, reduced_axes(c))
 
 
 def spread(op: Builder, d: ir.Value, c: Call) -> ir.Value:
@@ -42,23 +31,49 @@ def spread(op: Builder, d: ir.Value, c: Call) -> ir.Value:
 
 
 def _mean(op: Builder, d: Any, c: Call) -> Any:
-    sizes = [dims(c.x[0])[axis] for axis in reduced_axes(c)]
-    if all(isinstance(size, int) for size in sizes):
-        return op.Mul(spread(op, d, c), 1 / prod(sizes))
-    count = op.ReduceProd(op.Gather(op.Shape(c.x[0]), np.asarray(reduced_axes(c), np.int64)), keepdims=0)
-    return op.Div(spread(op, d, c), op.Cast(count, to=int(d.dtype)))
+    return op.Div(spread(op, d, c), count_along(op, c.x[0], reduced_axes(c)))
 
 
 def _extreme(op: Builder, d: Any, c: Call) -> Any:
     """ReduceMax, ReduceMin: shared equally among ties, as torch's amax does."""
-    hit = op.Cast(op.Equal(c.x[0], keep_axes(op, c.y[0], c)), to=int(c.x[0].dtype))
+    hit = as_mask(op, op.Equal(c.x[0], keep_axes(op, c.y[0], c)), c.x[0])
     ties = op.ReduceSum(hit, reduced_axes(c), keepdims=1)
     return op.Mul(hit, op.Div(keep_axes(op, d, c), ties))
+
+
+def _root_of_squares(op: Builder, d: Any, c: Call) -> Any:
+    """X / y, and 0 where the whole vector is 0."""
+    y = keep_axes(op, c.y[0], c)
+    safe = op.Add(y, as_mask(op, op.Equal(y, 0.0), y))
+    return op.Mul(op.Div(keep_axes(op, d, c), safe), c.x[0])
+
+
+def _product(op: Builder, d: Any, c: Call) -> Any:
+    """The product of the others: that of all non-zero elements over the element, where no other one is 0."""
+    x, axes = c.x[0], reduced_axes(c)
+    zero = as_mask(op, op.Equal(x, 0.0), x)
+    safe = op.Add(x, zero)
+    others = op.Div(op.ReduceProd(safe, axes, keepdims=1), safe)
+    other_zeros = op.Sub(op.ReduceSum(zero, axes, keepdims=1), zero)
+    return op.Mul(op.Mul(keep_axes(op, d, c), others), as_mask(op, op.Equal(other_zeros, 0.0), x))
+
+
+def _log_sum_exp(op: Builder, d: Any, c: Call) -> Any:
+    return op.Mul(keep_axes(op, d, c), op.Exp(op.Sub(c.x[0], keep_axes(op, c.y[0], c))))
+
+
+def _log_sum(op: Builder, d: Any, c: Call) -> Any:
+    total = op.ReduceSum(c.x[0], reduced_axes(c), keepdims=1)
+    return expand_like(op, op.Div(keep_axes(op, d, c), total), c.x[0])
 
 
 vjp("ReduceSum", spread)
 vjp("ReduceMean", _mean)
 vjp("ReduceMax", _extreme)
 vjp("ReduceMin", _extreme)
-vjp("ReduceSumSquare", lambda op, d, c: op.Mul(op.Mul(keep_axes(op, d, c), 2.0), c.x[0]))
+vjp("ReduceProd", _product)
 vjp("ReduceL1", lambda op, d, c: op.Mul(keep_axes(op, d, c), op.Sign(c.x[0])))
+vjp("ReduceL2", _root_of_squares)
+vjp("ReduceSumSquare", lambda op, d, c: op.Mul(op.Mul(keep_axes(op, d, c), 2.0), c.x[0]))
+vjp("ReduceLogSum", _log_sum)
+vjp("ReduceLogSumExp", _log_sum_exp)
