@@ -97,6 +97,10 @@ class ExportError(SparsenseError, RuntimeError):
 class TrainingError(SparsenseError, RuntimeError):
     """A training run that diverged or cannot start."""
 
+    def __init__(self, message: str, *, step: int | None = None, learning_rate: float | None = None) -> None:
+        self.step, self.learning_rate = step, learning_rate
+        super().__init__(message)
+
 
 class MissingExtraError(SparsenseError, ImportError):
     """An optional dependency that is not installed."""

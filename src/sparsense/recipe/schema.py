@@ -133,7 +133,7 @@ class TrainSection(TrainingSection):
 
     epochs: Count = 30
     learning_rate: Positive = 0.1
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
 
 
 class HeadSection(Section):
