@@ -27,7 +27,8 @@ def bench(
 ) -> None:
     """Compare the latency of files, measured in turns.
 
-    Ratios are what to quote: milliseconds drift with the load of the machine."""
+    Ratios are what to quote: milliseconds drift with the load of the machine.
+    """
     from sparsense.benchmark.latency import compare_latency
     from sparsense.benchmark.onnx_cost import file_bytes, onnx_call
 

@@ -24,7 +24,8 @@ def inspect(
 ) -> None:
     """Show what is in an ONNX file.
 
-    Its inputs, outputs, operators, and the card of a detector."""
+    Its inputs, outputs, operators, and the card of a detector.
+    """
     from sparsense.inspect import inspect_file, layer_costs
 
     found, layers = inspect_file(file), layer_costs(file) if cost else []

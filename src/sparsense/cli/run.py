@@ -26,7 +26,8 @@ def run(
 ) -> None:
     """Run a recipe; prints the folder of the results.
 
-    Prune, attach heads, calibrate, export, measure and report, as the recipe says."""
+    Prune, attach heads, calibrate, export, measure and report, as the recipe says.
+    """
     loaded = _load(recipe, set_)
     from sparsense.pipeline import run_recipe
 
@@ -41,7 +42,8 @@ def train(
 ) -> None:
     """Train the network of a recipe; prints the weights' file.
 
-    As its section `train` says, from scratch."""
+    As its section `train` says, from scratch.
+    """
     loaded = _load(recipe, set_)
     from sparsense.pipeline import train_recipe
 

@@ -10,13 +10,15 @@ import typer
 from sparsense.cli.app import app
 from sparsense.cli.tables import table
 
+DEFAULT = ("CPUExecutionProvider",)
+
 
 @app.command()
 def verify(
     detectors: Annotated[list[Path], typer.Argument(metavar="DETECTORS", help="Detector files.")],
-    provider: Annotated[list[str], typer.Option(help="ONNX Runtime execution provider, in order of preference.")] = [  # noqa: B006 - typer reads it, nobody changes it
-        "CPUExecutionProvider"
-    ],
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Execution provider.  [default: CPUExecutionProvider]")
+    ] = None,
 ) -> None:
     """Does a detector still give the scores of its oracle?
 
@@ -24,7 +26,7 @@ def verify(
     """
     from sparsense.detector import verify as compare
 
-    rows = [(str(path), row) for path in detectors for row in compare(path, providers=provider)]
+    rows = [(str(path), row) for path in detectors for row in compare(path, providers=provider or DEFAULT)]
     columns = ["batch", "inputs", "error", "tolerance", "agrees"]
     for line in table(["detector", *columns], [(name, *(row[c] for c in columns)) for name, row in rows]):
         typer.echo(line)
