@@ -248,6 +248,8 @@ def test_a_recipe_with_known_names_is_loaded(tmp_path: Path) -> None:
         ({"network.source": "digits_resent"}, "network.source", "Did you mean 'digits_resnet'"),
         ({"network.options": {"width": 3}}, "network.options.width", "Did you mean 'widths'?"),
         ({"prune.criterion": "magnitud"}, "prune.criterion", "Did you mean 'magnitude'"),
+        ({"sensitivity.loss": "cross_entrpy"}, "sensitivity.loss", "Did you mean 'cross_entropy'"),
+        ({"finetune.augment": ["shift", "flop"]}, "finetune.augment.1", "unknown augmentation 'flop'"),
         ({"prune.options": {"powr": 3}}, "prune.options.powr", "unknown option of criterion 'magnitude' 'powr'"),
     ],
 )  # fmt: skip

@@ -75,6 +75,6 @@ def _files(path: Path) -> list[Path]:
     from sparsense.recipe.load import read_recipe, read_text
 
     folder = Path("exported") / read_recipe(read_text(path), file=str(path)).name
-    if not (found := sorted(folder.glob("*.onnx"))):
+    if not (found := sorted(folder.rglob("*.onnx"))):
         raise InputError(f"recipe {path} has left no ONNX file in {folder}: run it first, sparsense run {path}")
     return found

@@ -72,15 +72,20 @@ def _head(key: str, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
 def _torch_half(recipe: Recipe) -> Iterator[Problem]:
     from sparsense.criteria import CRITERIA
     from sparsense.networks import NETWORKS
+    from sparsense.recording.losses import LOSSES
+    from sparsense.training.batches import AUGMENTATIONS
 
-    source, prune = recipe.network.source, recipe.prune
-    if ":" not in source:  # package.module:function is looked up when it is loaded
-        yield from _entry("network", "source", source, recipe.network.options, NETWORKS)
-    if prune is not None:
-        yield from _entry("prune", "criterion", prune.criterion, prune.options, CRITERIA)
+    if ":" not in recipe.network.source:  # package.module:function is looked up when it is loaded
+        yield from _entry("network", "source", recipe.network.source, recipe.network.options, NETWORKS)
+    if recipe.prune is not None:
+        yield from _entry("prune", "criterion", recipe.prune.criterion, recipe.prune.options, CRITERIA)
+    yield from _entry("sensitivity", "loss", recipe.sensitivity.loss, (), LOSSES)
+    for key, section in {"train": recipe.train, "finetune": recipe.finetune}.items():
+        for index, name in enumerate(section.augment if section is not None else ()):
+            yield from _entry(key, f"augment.{index}", name, (), AUGMENTATIONS)
 
 
-def _entry(section: str, key: str, name: str, options: Mapping[str, Any], registry: Any) -> Iterator[Problem]:
+def _entry(section: str, key: str, name: str, options: Collection[str], registry: Any) -> Iterator[Problem]:
     if name not in registry:
         yield f"{section}.{key}", UnknownNameError(registry.kind, name, registry)
         return

@@ -88,7 +88,7 @@ class DataSection(Section):
 class SensitivitySection(Section):
     """The pass over training samples that the criteria read."""
 
-    loss: Literal["cross_entropy", "raw_logit"] = "cross_entropy"
+    loss: str = "cross_entropy"
     samples: Count = 1000
     batch_size: Count = 64
 
@@ -125,6 +125,7 @@ class TrainingSection(Section):
     batch_size: Count = 64
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     weight_decay: NotNegative = 5e-4
+    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
     augment: list[str] = []
 
 
