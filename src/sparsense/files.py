@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sparsense.errors import InputError
 
 
 @contextmanager
@@ -40,3 +43,52 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every system
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: str | os.PathLike[str], *, mark: str = "card.json") -> Iterator[Path]:
+    """Yield an empty folder beside `path` that takes its place at the end; on any failure nothing has changed.
+
+    Args:
+        path: The folder to write. One that is there already is replaced, if it is empty or holds `mark`.
+        mark: The file by which a folder of ours is known.
+
+    Raises:
+        InputError: There is something else at `path`, or its parent cannot be written to.
+    """
+    path = Path(path)
+    _check_replaceable(path, mark)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        staged.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"writing the folder {path}: it cannot be made ({error.strerror}); choose another output folder"
+        ) from error
+    try:
+        yield staged
+        _replace_folder(staged, path)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, mark: str) -> None:
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / mark).is_file())):
+        raise InputError(
+            f"writing the folder {path}: it holds other things (no {mark}); remove it or choose another output folder"
+        )
+
+
+def _replace_folder(staged: Path, path: Path) -> None:
+    """Two renames: the older result is out of the way for a moment, and comes back if the second one fails."""
+    if not path.exists():
+        staged.rename(path)
+        return
+    older = staged.with_name(f"{staged.name}.older")
+    path.rename(older)
+    try:
+        staged.rename(path)
+    except OSError:
+        older.rename(path)
+        raise
+    shutil.rmtree(older)

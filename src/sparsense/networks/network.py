@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from sparsense.data.preprocessing import Preprocessing
+from sparsense.data.preprocessing import Layout, Preprocessing
 from sparsense.errors import InputError
 from sparsense.registry import Registry
 
@@ -47,6 +47,12 @@ class Network:
         """How many numbers the network learnt."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    def in_layout(self, layout: str) -> Network:
+        """The same network for inputs in another order of the axes; rows of numbers have only one."""
+        if self.preprocessing.layout == "ND":
+            return self
+        return replace(self, preprocessing=replace(self.preprocessing, layout=cast(Layout, layout)))
+
 
 def example_input(input_shape: tuple[int, ...], *, batch: int = 2, seed: int = 0) -> Tensor:
     """Standard normal numbers `[batch, *input_shape]`, the same for the same seed."""
@@ -80,12 +86,8 @@ def _check_output(output: Any, network: Network, doing: str) -> None:
     reconstruction = network.task == "reconstruction"
     expected = [2, *network.input_shape] if reconstruction else "[2, classes]"
     found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    fits = (
-        found == expected if reconstruction else isinstance(found, list) and len(found) == 2 and found[0] == 2
-    )
+    fits = found == expected if reconstruction else isinstance(found, list) and len(found) == 2 and found[0] == 2
     if not fits:
         raise InputError(f"{doing}: a {network.task} returns one tensor {expected}; found {found}")
     if not torch.isfinite(output).all():
-        raise InputError(
-            f"{doing}: the output holds NaN or infinity. Are the weights and the preprocessing right?"
-        )
+        raise InputError(f"{doing}: the output holds NaN or infinity. Are the weights and the preprocessing right?")

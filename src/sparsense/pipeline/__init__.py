@@ -1,0 +1,6 @@
+"""The main job: from a recipe to a folder with a calibrated detector and a report of what it costs and catches."""
+
+from sparsense.pipeline.run import run_recipe
+from sparsense.pipeline.train import train_recipe
+
+__all__ = ["run_recipe", "train_recipe"]

@@ -1,0 +1,93 @@
+"""The data sets of a recipe, loaded and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsense.benchmark.card import DataSet
+from sparsense.data import SOURCES, Dataset
+from sparsense.data.root import first_data_root
+from sparsense.errors import InputError
+from sparsense.recipe.schema import Recipe, SourceSection
+
+
+@dataclass(frozen=True)
+class RunData:
+    """All sets of one run, each with its own purpose."""
+
+    train: Dataset
+    calibration: Dataset
+    test: Dataset
+    anomalies: Mapping[str, Dataset]
+
+    def rows(self) -> list[DataSet]:
+        """For the card."""
+        sets = [
+            ("train", "train", self.train),
+            ("calibration", "calibration", self.calibration),
+            ("test", "test", self.test),
+        ]
+        sets += [(name, "anomalous", data) for name, data in self.anomalies.items()]
+        return [
+            DataSet(name=name, role=role, source=data.name, count=len(data), sha256=data.sha256())  # type: ignore[arg-type]
+            for name, role, data in sets
+        ]
+
+
+def load_data(recipe: Recipe, data_root: str | None) -> RunData:
+    """Load every set of a recipe.
+
+    Args:
+        recipe: Its section `data`, and its key `data_root` as the last resort.
+        data_root: The root given on the command line.
+
+    Raises:
+        InputError: A set is missing, shaped unlike the training set, or shares samples with one that it must not.
+    """
+    root = first_data_root(data_root, recipe.data_root)
+    data = RunData(
+        _load(recipe.data.train, root, recipe.seed),
+        _load(recipe.data.calibration, root, recipe.seed),
+        _load(recipe.data.test, root, recipe.seed),
+        {name: _load(section, root, recipe.seed) for name, section in recipe.data.anomalies.items()},
+    )
+    _check_shapes(data)
+    _check_disjoint(data)
+    return data
+
+
+def _load(section: SourceSection, root: str | None, seed: int) -> Dataset:
+    source = SOURCES[section.source]
+    options: dict[str, Any] = dict(section.options)
+    if root is not None and "data_root" in source.options:
+        options.setdefault("data_root", root)
+    if section.limit is not None:
+        options = {"limit": section.limit, "seed": seed, **options}
+    return source(section.split, **options)
+
+
+def _check_shapes(data: RunData) -> None:
+    expected = data.train.inputs.shape[1:], data.train.inputs.dtype
+    for name, other in {"calibration": data.calibration, "test": data.test, **data.anomalies}.items():
+        if (other.inputs.shape[1:], other.inputs.dtype) != expected:
+            raise InputError(
+                f"loading data.{name}: expected {expected[1]} samples of shape {list(expected[0])} like data.train, "
+                f"found {other.inputs.dtype} of {list(other.inputs.shape[1:])}; give the options size and channels"
+            )
+
+
+def _check_disjoint(data: RunData) -> None:
+    """Samples that calibrate a threshold must not have been seen before, nor be measured on."""
+    sets = {"train": data.train, "calibration": data.calibration, "test": data.test}
+    rows = {name: {row.tobytes() for row in np.ascontiguousarray(part.inputs)} for name, part in sets.items()}
+    for one, other in (("calibration", "train"), ("calibration", "test"), ("test", "train")):
+        shared = len(rows[one] & rows[other])
+        if shared:
+            raise InputError(
+                f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the false-alarm rate "
+                "and honest measurements need separate samples. Remove the duplicates"
+            )

@@ -1,0 +1,130 @@
+"""One variant of a network (dense or pruned) with all its detectors: fitted, calibrated, compared, written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.benchmark.metrics import Array
+from sparsense.calibrate import Calibration
+from sparsense.detector import Progress, Scored, calibrated, fit_head, parity_inputs
+from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
+from sparsense.graph.run import with_outputs
+from sparsense.heads import HEADS
+from sparsense.networks.network import Network
+from sparsense.oracles import oracle_scores
+from sparsense.parity import Parity, compare, require
+from sparsense.pipeline.data import RunData
+from sparsense.recipe.schema import HeadSection, Recipe
+from sparsense.to_onnx import export_forward
+
+VariantName = Literal["dense", "pruned"]
+ORACLE = "torch per-sample autograd, float64"
+
+
+@dataclass(frozen=True)
+class Attached:
+    """One detector, in memory.
+
+    Attributes:
+        head: Name of the head.
+        card: What the detector must know about itself; the run's card joins it when it is written.
+        model: The closed graph.
+        calibration: Its threshold.
+        parity: The oracle's scores.
+        rows: How the graph's scores compare with them, per batch size.
+        scores: Data set -> scores, for `test` and every anomalous set.
+    """
+
+    head: str
+    card: dict[str, Any]
+    model: ir.Model
+    calibration: Calibration
+    parity: Parity
+    rows: list[dict[str, Any]]
+    scores: dict[str, Array]
+
+    @property
+    def content(self) -> bytes:
+        """The file without its metadata."""
+        content: bytes = ir.to_proto(self.model).SerializeToString()
+        return content
+
+
+@dataclass
+class Variant:
+    """A network, its forward graph and its detectors."""
+
+    name: VariantName
+    network: Network
+    graph: ForwardGraph
+    detectors: list[Attached] = field(default_factory=list)
+
+    @property
+    def forward(self) -> bytes:
+        """Preprocessing and network alone, as a file."""
+        content: bytes = ir.to_proto(with_outputs(self.graph.model, [self.graph.output])).SerializeToString()
+        return content
+
+    def outputs(self, images: Array, *, batch_size: int = 64) -> Array:
+        """What the exported network answers, in ONNX Runtime."""
+        inputs = self.network.preprocessing.arrange(images)
+        return np.concatenate(
+            [batch[0] for batch in stream(self.graph.model, [self.graph.output], inputs, batch_size=batch_size)]
+        )
+
+
+def make_variant(name: VariantName, network: Network) -> Variant:
+    """Export a network's forward graph, numbers compared with torch, and put its preprocessing in front."""
+    model = load_graph(export_forward(network))
+    return Variant(name, network, forward_graph(model, network.preprocessing, task=network.task))
+
+
+def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: Progress) -> None:
+    """Attach every head of the recipe; one that disagrees with its oracle stops the run."""
+    preprocessing = variant.network.preprocessing
+    fitting = data.train.subset(recipe.fit.samples, seed=recipe.seed)
+    compared = parity_inputs(preprocessing.arrange(data.calibration.inputs), seed=recipe.seed)
+    for section in recipe.heads:
+        head = HEADS[section.name](**section.options)
+        scored = fit_head(
+            variant.graph,
+            head,
+            fitting,
+            preprocessing=preprocessing,
+            batch_size=recipe.fit.batch_size,
+            progress=_labelled(progress, f"{variant.name} {section.name}"),
+        )
+        parity = Parity(compared, oracle_scores(scored, variant.network, compared), ORACLE, recipe.export.tolerance)
+        variant.detectors.append(_attach(scored, section, recipe, data, parity, variant))
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    return lambda what, done, of: progress(f"{label}: {what}", done, of)
+
+
+def _attach(
+    scored: Scored, section: HeadSection, recipe: Recipe, data: RunData, parity: Parity, variant: Variant
+) -> Attached:
+    preprocessing = variant.network.preprocessing
+    held_out = scored.scores(preprocessing.arrange(data.calibration.inputs))
+    model, calibration = calibrated(scored, held_out, recipe.calibrate.false_alarm_rate)
+    session = Session(model, threads=1)
+    rows = compare(lambda inputs: session(inputs)[0], parity)
+    require(rows, what=f"the {variant.name} detector with head {section.name!r}", oracle=parity.oracle)
+    sets = {"test": data.test, **data.anomalies}
+    scores = {
+        name: np.asarray(scored.scores(preprocessing.arrange(part.inputs)), np.float64) for name, part in sets.items()
+    }
+    card = {
+        "head": section.name,
+        "options": section.options,
+        "variant": variant.name,
+        "task": variant.network.task,
+        "preprocessing": preprocessing.to_dict(),
+        "calibration": calibration.to_dict(),
+    }
+    return Attached(section.name, card, model, calibration, parity, rows, scores)

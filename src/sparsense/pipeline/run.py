@@ -1,0 +1,201 @@
+"""One recipe from beginning to end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from sparsense.benchmark.card import AccuracyRow, Card, Detector, Networks, RecipeText
+from sparsense.benchmark.machine import this_machine, versions
+from sparsense.benchmark.report import write_report
+from sparsense.benchmark.score_file import ScoreKey, write_scores
+from sparsense.data.root import first_data_root
+from sparsense.detector import Progress, silent, write_detector
+from sparsense.errors import InputError
+from sparsense.files import staged_folder
+from sparsense.networks import load_network, save_network
+from sparsense.networks.network import Network
+from sparsense.pipeline.data import RunData, load_data
+from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
+from sparsense.pipeline.measure import (
+    accuracy_row,
+    calibration_row,
+    detector_row,
+    latency_rows,
+    layer_rows,
+    outcome_row,
+    parity_row,
+    result_rows,
+    size_of,
+)
+from sparsense.pipeline.prune import Pruned, make_smaller
+from sparsense.recipe.schema import NetworkSection, Recipe
+from sparsense.sensitivity import SensitivityRecord, record_sensitivities
+
+
+def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
+    """Prune, attach, calibrate, export, verify, measure, report.
+
+    Args:
+        recipe: What to do.
+        output: Folder of the results. It is written beside itself and renamed at the end: a run that fails or is
+            interrupted leaves an earlier result as it was.
+        data_root: Folder of the published data sets and networks.
+        progress: Called with `(what, done, of)`.
+
+    Returns:
+        The folder: `detector.onnx`, `card.json`, `scores.npz`, `sensitivities.safetensors`, `network.safetensors`
+        with `network.json`, `report.html`, `report.md`, and the other detectors in `others/`.
+    """
+    with staged_folder(output) as folder:
+        torch.manual_seed(recipe.seed)
+        data = load_data(recipe, data_root)
+        network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
+        accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
+        record = _record(network, recipe, data, progress, "recording sensitivities")
+        record.save(folder / "sensitivities.safetensors")
+        pruned = _prune(network, record, recipe, data, accuracy, progress)
+        save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
+
+        variants = [make_variant("dense", network)]
+        if pruned is not None:
+            variants.append(make_variant("pruned", pruned.network))
+        for variant in variants:
+            attach_heads(variant, recipe, data, progress=progress)
+        _finish(recipe, data, variants, accuracy, (record, pruned), folder, progress)
+    return output
+
+
+def open_network(section: NetworkSection, root: str | None, layout: str) -> Network:
+    """The network of a recipe; its weights may lie below the data root, its input takes the asked layout."""
+    weights = section.weights
+    if weights not in (None, "bundled") and not Path(weights).is_file():
+        if root is None or not (Path(root) / weights).is_file():
+            raise InputError(
+                f"loading the weights of network {section.source!r}: expected the file {weights}, found it neither here "
+                f"nor in the data root ({root or 'not set'}). Set the data root with --data-root, the environment variable "
+                "SPARSENSE_DATA, or the recipe key data_root; docs/data.md describes the files"
+            )
+        weights = str(Path(root) / weights)
+    network = load_network(
+        section.source,
+        weights=weights,
+        options=section.options,
+        preprocessing=None if section.preprocessing is None else section.preprocessing.build(),
+        input_shape=None if section.input_shape is None else tuple(section.input_shape),
+        task=section.task,
+    )
+    return network.in_layout(layout)
+
+
+def _record(network: Network, recipe: Recipe, data: RunData, progress: Progress, what: str) -> SensitivityRecord:
+    sample = data.train.subset(recipe.sensitivity.samples, seed=recipe.seed)
+    return record_sensitivities(
+        network.module,
+        network.preprocessing.apply(network.preprocessing.arrange(sample.inputs)),
+        sample.labels,
+        loss=recipe.sensitivity.loss,
+        batch_size=recipe.sensitivity.batch_size,
+        progress=lambda done, of: progress(what, done, of),
+    )
+
+
+def _prune(
+    network: Network,
+    record: SensitivityRecord,
+    recipe: Recipe,
+    data: RunData,
+    accuracy: list[AccuracyRow],
+    progress: Progress,
+) -> Pruned | None:
+    if recipe.prune is None:
+        return None
+
+    def stage(name: str, smaller: Network) -> None:
+        accuracy.append(accuracy_row("pruned", name, smaller, data.test))
+        progress(f"pruning: {name}", 1, 1)
+
+    return make_smaller(network, record, recipe, data.train, stage=stage, progress=progress)
+
+
+def _finish(
+    recipe: Recipe,
+    data: RunData,
+    variants: Sequence[Variant],
+    accuracy: list[AccuracyRow],
+    made: tuple[SensitivityRecord, Pruned | None],
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Measure, and write the files with the card inside."""
+    record, pruned = made
+    for variant in variants:
+        output = variant.outputs(data.test.inputs)
+        accuracy.append(outcome_row(variant.name, "exported", variant.network, data.test, output))
+    sizes = {variant.name: size_of(variant) for variant in variants}
+    after = None if pruned is None else _record(pruned.network, recipe, data, progress, "recording again, pruned")
+    text = recipe.to_yaml()
+    card = Card(
+        name=recipe.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=recipe.seed,
+        recipe=RecipeText(text=text, sha256=hashlib.sha256(text.encode()).hexdigest()),
+        versions=versions(),
+        machine=this_machine(),
+        data=data.rows(),
+        network=Networks(
+            source=recipe.network.source,
+            task=variants[0].network.task,
+            dense=sizes["dense"],
+            pruned=sizes.get("pruned"),
+        ),
+        pruning=None if pruned is None else pruned.row,
+        detectors=_detectors(variants),
+        accuracy=accuracy,
+        layers=layer_rows(sizes["dense"], record, sizes.get("pruned"), after),
+        calibration=[calibration_row(variant.name, d) for variant in variants for d in variant.detectors],
+        parity=[parity_row(variant.name, d) for variant in variants for d in variant.detectors],
+        results=result_rows(variants, seed=recipe.seed),
+        latency=[]
+        if recipe.benchmark is None
+        else latency_rows(variants, recipe.benchmark, seed=recipe.seed, progress=progress),
+    )
+    _write(card, variants, folder)
+
+
+def _detectors(variants: Sequence[Variant]) -> list[Detector]:
+    shipped = variants[-1].name
+    return [
+        detector_row(
+            variant.name, attached, file_name(variant.name, attached.head, ship=variant.name == shipped and index == 0)
+        )
+        for variant in variants
+        for index, attached in enumerate(variant.detectors)
+    ]
+
+
+def file_name(variant: str, head: str, *, ship: bool) -> str:
+    """Where a detector lies in the run's folder: the one to ship on top, the others beside it."""
+    return "detector.onnx" if ship else f"others/{variant}-{head}.onnx"
+
+
+def _write(card: Card, variants: Sequence[Variant], folder: Path) -> None:
+    """Detectors with the card inside, the card, the scores, the report."""
+    attached = {(variant.name, d.head): d for variant in variants for d in variant.detectors}
+    for row in card.detectors:
+        detector = attached[row.variant, row.head]
+        inside = {**detector.card, "name": card.name, "created": card.created, "run": card.model_dump(mode="json")}
+        write_detector(detector.model, folder / row.file, card=inside, parity=detector.parity)
+    scores = {
+        ScoreKey(variant.name, d.head, name): values
+        for variant in variants
+        for d in variant.detectors
+        for name, values in d.scores.items()
+    }
+    write_scores(folder / "scores.npz", scores)
+    card.save(folder / "card.json")
+    write_report(folder)
