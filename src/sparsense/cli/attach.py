@@ -53,14 +53,13 @@ def attach(
     The preprocessing, (x * scale - mean) / std, becomes part of the detector.
     """
     from sparsense.detector import attach_to_file
-    from sparsense.recipe import parse_override
 
+    options = _head_options(head, option or [])
     shape = _input_shape(model, size)
     read = partial(_read, shape=shape, labels=labels, layout=layout.value, limit=limit)
     fit = read(data, "train" if calibration is None else "all")
     held_out = read(data, "calibration") if calibration is None else read(calibration, "all")
     preprocessing = _preprocessing(shape, layout, scale, mean, std)
-    options = dict(parse_override(text) for text in option or ())
 
     with progress(quiet=quiet) as report:
         card = attach_to_file(
@@ -86,6 +85,17 @@ def _promise(calibration: dict[str, Any]) -> str:
         f"threshold {calibration['threshold']:.6g} for {calibration['rate']:.2%} false alarms "
         f"(95 % of such thresholds realise {low:.2%} to {high:.2%})"
     )
+
+
+def _head_options(head: str, assignments: list[str]) -> dict[str, Any]:
+    """The options of a head that is known to exist and to take them."""
+    from sparsense.recipe import parse_override
+    from sparsense.recipe.names import head_problems
+
+    options = dict(parse_override(text) for text in assignments)
+    for _, problem in head_problems("head", head, options):
+        raise InputError(f"attaching head {head!r}: {problem}") from problem
+    return options
 
 
 def _input_shape(model: Path, size: str | None) -> tuple[int, ...]:
@@ -126,6 +136,8 @@ def _preprocessing(shape: tuple[int, ...], layout: Layout, scale: float | None, 
     for option, values in (("--mean", means), ("--std", stds)):
         if len(values) not in (1, shape[0]):
             raise InputError(f"{option} has {len(values)} numbers; expected 1, or {shape[0]} for inputs {list(shape)}")
+    if min(stds) <= 0:
+        raise InputError(f"--std must be positive; got {std}")
     if len(shape) == 1:
         return Preprocessing("ND", "float32", 1.0 if scale is None else scale, means, stds)
     return Preprocessing(layout.value, "uint8", 1 / 255 if scale is None else scale, means, stds)
@@ -135,6 +147,4 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(
-            f"{option}: expected numbers with commas between them, such as 0.5,0.5,0.5; got {text!r}"
-        ) from error
+        raise InputError(f"{option}: expected numbers with commas between, such as 0.5,0.5; got {text!r}") from error

@@ -33,7 +33,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     for name, source in named.items():
         yield from _source(f"data.{name}", source)
     for index, head in enumerate(recipe.heads):
-        yield from _head(f"heads.{index}", head.name, head.options)
+        yield from head_problems(f"heads.{index}", head.name, head.options)
     if find_spec("torch"):
         yield from _torch_half(recipe)
 
@@ -54,7 +54,8 @@ def _source(key: str, section: SourceSection) -> Iterator[Problem]:
             yield f"{key}.options.{option}", ValueError(f"source {section.source!r} needs this option")
 
 
-def _head(key: str, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+def head_problems(key: str, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with a head's name or options; each with the key where it stands."""
     from sparsense.heads import HEADS
 
     if name not in HEADS:
