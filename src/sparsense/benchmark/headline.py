@@ -46,10 +46,10 @@ def _cost(card: Card) -> str:
     if row.verdict == "not distinguishable":
         claim = "takes as long as the plain dense network, as far as can be told"
     else:
-        claim = f"takes {numbers.digits(row.ratio)} times the time of the plain dense network"
+        claim = f"takes {numbers.digits(row.ratio)} times as long as the plain dense network"
     return (
         f"The detector {_named(variant, head)} {claim} (95 % interval {low} to {high}; batch {row.batch}, "
-        f"{threads}, {numbers.milliseconds(row.median_ms)} ms)."
+        f"{threads}, {numbers.digits(row.median_ms)} ms)."
     )
 
 
@@ -98,10 +98,8 @@ def _auroc_change(card: Card) -> list[str]:
     if len(changes) == 1:
         return [f"the AUROC changed by {numbers.change(changes[0].auroc_change)} points"]
     low, high = (pick(changes, key=_change) for pick in (min, max))
-    return [
-        f"the AUROC changed by {numbers.change(low.auroc_change)} ({low.dataset}) to "
-        f"{numbers.change(high.auroc_change)} points ({high.dataset})"
-    ]
+    first, last = (f"{numbers.change(row.auroc_change)} ({row.dataset})" for row in (low, high))
+    return [f"the AUROC changed by {first} to {last} points"]
 
 
 def _change(row: ResultRow) -> float:

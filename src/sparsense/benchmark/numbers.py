@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-NONE = "–"
+NONE = "\N{EN DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def integer(value: int | None) -> str:
@@ -97,22 +98,27 @@ def ratio(value: float | None) -> str:
         >>> ratio(1.834), ratio(12.34), ratio(0.0512)
         ('1.83×', '12.3×', '0.0512×')
     """
-    return NONE if value is None or not math.isfinite(value) else f"{digits(value)}×"
+    return NONE if value is None or not math.isfinite(value) else f"{digits(value)}{_TIMES}"
 
 
-def milliseconds(value: float | None) -> str:
-    """A time in ms with three digits."""
-    return NONE if value is None or not math.isfinite(value) else digits(value)
+def relative(share: float) -> str:
+    """A relative change in percent, with its sign.
+
+    Example:
+        >>> relative(-0.481).replace(chr(160), " ")
+        '−48.1 %'
+    """
+    return f"{change(share)}{_SPACE}%"
 
 
-def digits(value: float, count: int = 3) -> str:
+def digits(value: float | None, count: int = 3) -> str:
     """So many significant digits, without exponent between 0.0001 and a million.
 
     Example:
         >>> digits(0.41234), digits(123.4), digits(98765.4), digits(2.0)
         ('0.412', '123', '98,765', '2.00')
     """
-    if not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return NONE
     if value == 0:
         return "0"

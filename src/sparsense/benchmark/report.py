@@ -1,0 +1,136 @@
+"""From a run's card and scores to a report: one HTML file that works offline, and the same in Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsense.benchmark import (
+    network_figures,
+    overview_table,
+    record_tables,
+    result_tables,
+    score_figures,
+)
+from sparsense.benchmark.card import Card, load_card
+from sparsense.benchmark.figure import Figure
+from sparsense.benchmark.headline import headlines
+from sparsense.benchmark.score_figures import Scores
+from sparsense.benchmark.score_file import read_scores
+from sparsense.extras import need
+from sparsense.files import atomic_write
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(folder: str | Path) -> tuple[Path, Path]:
+    """Write `report.html` and `report.md` beside `card.json` and `scores.npz`.
+
+    The report is a function of these two files and of nothing else.
+
+    Args:
+        folder: Where a run wrote them.
+
+    Returns:
+        The paths of both files.
+
+    Raises:
+        InputError: A file is missing or damaged, or scores that the card speaks of are missing.
+        MissingExtraError: plotly or jinja2 is not installed.
+    """
+    folder = Path(folder)
+    card, scores = load_card(folder / "card.json"), read_scores(folder / "scores.npz")
+    written = []
+    for name, text in (("report.html", html(card, scores)), ("report.md", markdown(card))):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    return written[0], written[1]
+
+
+def html(card: Card, scores: Scores) -> str:
+    """The report as one self-contained page; plotly's JavaScript is inside, once."""
+    environment = _environment(autoescape=True)
+    script = need("plotly.offline", doing="writing a report", extra="report").get_plotlyjs()
+    heads = list(dict.fromkeys(row.head for row in card.detectors))
+    text: str = environment.get_template("report.html").render(
+        **_content(card),
+        speed=network_figures.speed_against_quality(card),
+        layers=network_figures.layers(card),
+        heads={head: _head_figures(card, scores, head) for head in heads},
+        css=_verbatim("report.css"),
+        javascript=_verbatim("report.js"),
+        plotly=need("markupsafe", doing="writing a report", extra="report").Markup(script),
+    )
+    return text
+
+
+def markdown(card: Card) -> str:
+    """The report without its pictures, for a repository or a review."""
+    environment = _environment(autoescape=False)
+    environment.filters["cell"] = _cell
+    text: str = environment.get_template("report.md").render(**_content(card), fence=_fence(card.recipe.text))
+    return text
+
+
+def _content(card: Card) -> dict[str, Any]:
+    return {
+        "card": card,
+        "headlines": headlines(card),
+        "overview": overview_table.overview(card),
+        "detection": result_tables.detection(card),
+        "detection_details": result_tables.detection_details(card),
+        "calibration": result_tables.calibration(card),
+        "own_task": result_tables.own_task(card),
+        "latency": result_tables.latency(card),
+        "parity": result_tables.parity(card),
+        "pruning": record_tables.pruning(card),
+        "layer_table": record_tables.layers(card),
+        "files": record_tables.files(card),
+        "data": record_tables.data(card),
+        "environment": record_tables.environment(card),
+    }
+
+
+def _head_figures(card: Card, scores: Scores, head: str) -> list[Figure]:
+    return [score_figures.histograms(card, scores, head), score_figures.roc_curves(card, scores, head)]
+
+
+def _environment(*, autoescape: bool) -> Any:
+    jinja2 = need("jinja2", doing="writing a report", extra="report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline_json"] = _inline_json
+    return environment
+
+
+def _verbatim(name: str) -> Any:
+    """A file of ours that goes into the page as it is."""
+    markup = need("markupsafe", doing="writing a report", extra="report")
+    return markup.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _inline_json(text: str) -> Any:
+    """JSON inside a script element: no name in it can close the element."""
+    markup = need("markupsafe", doing="writing a report", extra="report")
+    for character, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(character, code)
+    return markup.Markup(text)
+
+
+def _cell(text: str) -> str:
+    """A text that stays within its cell of a Markdown table, and is no HTML."""
+    for character, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(character, code)
+    return text
+
+
+def _fence(text: str) -> str:
+    """A code fence longer than any run of backticks in the text."""
+    longest = max((len(run) for run in text.split() if set(run) == {"`"}), default=0)
+    return "`" * max(3, longest + 1)

@@ -1,0 +1,30 @@
+"""A table of a report: text cells under a caption, the same for HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text.
+
+    Args:
+        caption: What it shows and how to read it, with the units of its columns.
+        columns: Heads of the columns.
+        rows: Cells, as many per row as there are columns.
+        labels: So many columns at the left name the row; the others hold numbers.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int = 1
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"table {self.caption!r}: every row needs {len(self.columns)} cells")
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
