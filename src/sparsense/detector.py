@@ -20,7 +20,7 @@ from sparsense.errors import CalibrationError, ExportError, InputError
 from sparsense.files import atomic_write
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
-from sparsense.graph.run import Session, stream
+from sparsense.graph.run import stream
 from sparsense.heads.head import Head
 from sparsense.parity import Parity, compare, require
 from sparsense.runtime import CARD_FORMAT, CARD_KEY, ExportedDetector
@@ -74,7 +74,13 @@ class _Feed:
 
 
 def fit_head(
-    network: ForwardGraph, head: Head, data: Dataset, *, preprocessing: Preprocessing, batch_size: int = 64, progress: Progress = silent
+    network: ForwardGraph,
+    head: Head,
+    data: Dataset,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    progress: Progress = silent,
 ) -> Scored:
     """Observe, fit and score: the head learns from in-distribution data, streamed through ONNX Runtime.
 
@@ -90,7 +96,10 @@ def fit_head(
         InputError: The head needs labels and the data has none, or is for another task.
     """
     if head.needs_labels and data.labels is None:
-        raise InputError(f"fitting head {head.name!r}: it needs labels, and {data.name!r} has none; give labels or choose another head")
+        raise InputError(
+            f"fitting head {head.name!r}: it needs labels, and {data.name!r} has none; "
+            "give labels or choose another head"
+        )
     if head.task not in (network.task, "any"):
         raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
     feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress)
@@ -100,7 +109,9 @@ def fit_head(
     head.fit((batch[0] for batch in feed(network, [observed])), data.labels)
     score = head.score(network.op, observed)
     if score.dtype != ir.DataType.FLOAT or score.shape is None or len(score.shape) != 1:
-        raise ExportError(f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}")
+        raise ExportError(
+            f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
+        )
     return Scored(network, head, score)
 
 
@@ -117,7 +128,10 @@ def calibrated(scored: Scored, scores: Array, rate: float) -> tuple[ir.Model, Ca
         `is_anomaly`, `output`; and the calibration.
     """
     if not np.isfinite(scores).all():
-        raise CalibrationError(f"calibrating head {scored.head.name!r}: {(~np.isfinite(scores)).sum()} of {len(scores)} scores are NaN or infinite; check the calibration data")
+        raise CalibrationError(
+            f"calibrating head {scored.head.name!r}: {(~np.isfinite(scores)).sum()} of {len(scores)} scores are NaN or "
+            "infinite; check the calibration data"
+        )
     calibration = calibrate(scores, rate)
     network = scored.network.copy()
     graph, op = network.model.graph, network.op
@@ -162,7 +176,9 @@ def write_detector(model: ir.Model, path: Path, *, card: Mapping[str, Any], pari
         ExportError: The numbers differ; nothing is left behind.
     """
     proto = ir.to_proto(model)
-    onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps({"format": CARD_FORMAT, **card}), PARITY_KEY: parity.pack()})
+    onnx.helper.set_model_props(
+        proto, {CARD_KEY: json.dumps({"format": CARD_FORMAT, **card}), PARITY_KEY: parity.pack()}
+    )
     onnx.checker.check_model(proto)
     with atomic_write(path) as temporary:
         onnx.save(proto, temporary)
@@ -181,7 +197,9 @@ def verify(path: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvide
     detector = ExportedDetector(path, providers=providers, micro_batch=64)
     stored = detector.metadata.get(PARITY_KEY)
     if stored is None:
-        raise InputError(f"verifying {path}: expected stored parity inputs in its metadata, found none; export the detector again")
+        raise InputError(
+            f"verifying {path}: expected stored parity inputs in its metadata, found none; export the detector again"
+        )
     return compare(lambda inputs: detector(inputs).score, Parity.unpack(stored))
 
 
@@ -200,5 +218,7 @@ def parity_inputs(inputs: Array, *, count: int = 32, maximum_bytes: int = 128 * 
     if inputs.dtype == np.uint8:
         made = random.integers(0, 256, (count - len(given), *inputs.shape[1:])).astype(np.uint8)
     else:
-        made = (given.mean(0) + given.std(0) * random.standard_normal((count - len(given), *inputs.shape[1:]))).astype(np.float32)
+        made = (given.mean(0) + given.std(0) * random.standard_normal((count - len(given), *inputs.shape[1:]))).astype(
+            np.float32
+        )
     return np.concatenate([given, made])

@@ -51,16 +51,22 @@ class Parity:
             inflater = zlib.decompressobj()
             content = inflater.decompress(base64.b64decode(text, validate=True), MAXIMUM_STORED)
             if inflater.unconsumed_tail:
-                raise InputError(f"reading the stored parity inputs: expected at most {MAXIMUM_STORED:,} bytes, found more; refused")
+                raise InputError(
+                    f"reading the stored parity inputs: expected at most {MAXIMUM_STORED:,} bytes, found more; refused"
+                )
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 return cls(stored["inputs"], stored["scores"], str(stored["oracle"]), float(stored["tolerance"]))
         except (binascii.Error, zlib.error, zipfile.BadZipFile, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"reading the stored parity inputs: they are damaged ({error}); export the detector again") from error
+            raise InputError(
+                f"reading the stored parity inputs: they are damaged ({error}); export the detector again"
+            ) from error
 
 
-def compare(score: Callable[[Array], Array], parity: Parity, *, batch_sizes: Sequence[int] = BATCH_SIZES) -> list[dict[str, Any]]:
+def compare(
+    score: Callable[[Array], Array], parity: Parity, *, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> list[dict[str, Any]]:
     """Score the stored inputs in batches of each size and compare with the oracle.
 
     error = max_i |score_i - oracle_i| / max(|oracle_i|, spread), where spread is the standard deviation of the
@@ -91,7 +97,8 @@ def require(rows: Sequence[dict[str, Any]], *, what: str, oracle: str) -> None:
     worst = max(rows, key=lambda row: np.inf if np.isnan(row["error"]) else row["error"])
     if not worst["agrees"]:
         raise ExportError(
-            f"exporting {what}: expected scores within {worst['tolerance']:.0e} of the oracle ({oracle}), found a relative error of "
-            f"{worst['error']:.1e} at batch {worst['batch']}; the file was not kept. Raise export.tolerance only if such an error is harmless",
+            f"exporting {what}: expected scores within {worst['tolerance']:.0e} of the oracle ({oracle}), found a "
+            f"relative error of {worst['error']:.1e} at batch {worst['batch']}; the file was not kept. "
+            "Raise export.tolerance only if such an error is harmless",
             worst=worst["error"],
         )

@@ -30,7 +30,7 @@ class Builder:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.opset = graph.opset_imports[""]
-        self._names = {value.name for value in _all_values(graph)}
+        self._names = {value.name for value in _all_values(graph)} | {node.name for node in graph}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._calls: dict[tuple[Any, ...], tuple[ir.Value, ...]] = {}
 

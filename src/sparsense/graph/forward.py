@@ -131,10 +131,9 @@ def _prepend(
     dtype = ir.DataType.UINT8 if preprocessing.dtype == "uint8" else ir.DataType.FLOAT
     network_input.name = "network_input"
     user_input = ir.val("input", dtype, user_shape)
-    nodes = list(graph)
+    op, nodes = Builder(graph), list(graph)  # made while the old nodes are there, so that no name is given twice
     graph.remove(nodes)
     graph.inputs[:] = [user_input]
-    op = Builder(graph)
     target = _preprocess(op, user_input, preprocessing)
     target.shape = ir.Shape(shape)
     network_input.replace_all_uses_with(target)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import positive
 from sparsense.heads.head import Head, register
 
 
@@ -23,11 +24,10 @@ class Energy(Head):
     """
 
     name = "energy"
+    learns = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive; got {temperature}")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The logits."""

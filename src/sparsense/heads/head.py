@@ -21,7 +21,10 @@ Array = NDArray[Any]
 class Stream(Protocol):
     """Runs a graph over the fitting data, batch by batch."""
 
-    has_labels: bool
+    @property
+    def has_labels(self) -> bool:
+        """Whether the data has labels."""
+        ...
 
     def __call__(self, network: ForwardGraph, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
         """The values of each batch; an input `labels` of the graph, if there is one, is fed."""
@@ -32,11 +35,18 @@ class Head(ABC):
     """A way to say "I do not know this input" from what a network computes.
 
     A subclass is one method of one paper in one file. Options are keyword-only constructor arguments with defaults.
+
+    Attributes:
+        name: What recipes call it.
+        task: The kind of network it is for; `any` for both.
+        needs_labels: Whether the fitting data must have labels.
+        learns: Whether it has statistics; False lets it score without fitting.
     """
 
     name: ClassVar[str]
     task: ClassVar[str] = "classifier"
     needs_labels: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:  # noqa: B027  nothing is the right default
         """Learn what `observe` needs from a first pass over the fitting data; most heads need nothing.
@@ -62,17 +72,26 @@ class Head(ABC):
 
     def state(self) -> dict[str, Array]:
         """What was learnt, by name; empty for a head without statistics."""
-        return {name.rstrip("_"): value for name, value in vars(self).items() if name.endswith("_") and isinstance(value, np.ndarray)}
+        return {
+            name.rstrip("_"): value
+            for name, value in vars(self).items()
+            if name.endswith("_") and isinstance(value, np.ndarray)
+        }
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments, for the card."""
-        return {name: value for name, value in vars(self).items() if not name.endswith("_") and not name.startswith("_")}
+        return {
+            name: value for name, value in vars(self).items() if not name.endswith("_") and not name.startswith("_")
+        }
 
     def learnt(self, name: str) -> Array:
         """A learnt array; NotFittedError before `fit`."""
         value: Array | None = getattr(self, f"{name}_", None)
         if value is None:
-            raise NotFittedError(f"head {self.name!r} is not fitted: it has no {name}; call fit(observations) with in-distribution data first")
+            raise NotFittedError(
+                f"head {self.name!r} is not fitted: it has no {name}; call fit(observations) with in-distribution "
+                "data first"
+            )
         return value
 
 

@@ -17,7 +17,11 @@ EPSILON = 1e-8  # keeps the division by a vanishing logit finite, as in the publ
 def one_hot(op: Builder, classes: ir.Value, like: ir.Value) -> ir.Value:
     """Indices [N] -> rows of zeros with a one, shaped like logits [N, K]."""
     classes_count = dims(like)[1]
-    depth: Any = np.asarray(classes_count, np.int64) if isinstance(classes_count, int) else op.Squeeze(op.Shape(like, start=1), [0])
+    depth: Any = (
+        np.asarray(classes_count, np.int64)
+        if isinstance(classes_count, int)
+        else op.Squeeze(op.Shape(like, start=1), [0])
+    )
     return op.OneHot(classes, depth, np.asarray([0, 1], np.float32), axis=1)
 
 

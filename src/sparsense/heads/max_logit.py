@@ -20,6 +20,7 @@ class MaximumLogit(Head):
     """
 
     name = "max_logit"
+    learns = False
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The logits."""

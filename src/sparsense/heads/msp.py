@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import positive
 from sparsense.heads.head import Head, register
 from sparsense.heads.loss import predicted_class
 
@@ -20,16 +21,15 @@ class MaximumSoftmaxProbability(Head):
         temperature: T, positive; 1 is the published form.
 
     Reference:
-        Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples in neural networks",
-        ICLR 2017, arXiv:1610.02136.
+        Hendrycks and Gimpel, "A baseline for detecting misclassified and out-of-distribution examples in neural
+        networks", ICLR 2017, arXiv:1610.02136.
     """
 
     name = "msp"
+    learns = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive; got {temperature}")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The logits."""

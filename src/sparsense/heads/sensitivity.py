@@ -8,15 +8,13 @@ from math import inf, sqrt
 import onnx_ir as ir
 
 from sparsense.autodiff import Layer, differentiate, gate_sensitivity, weight_gradient
+from sparsense.autodiff.shapes import dims
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import one_of
 
-STRUCTURES = ("weight", "channel")
 
-
-def sensitivities(
-    network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value, *, structure: str
-) -> list[ir.Value]:
+def sensitivities(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value, *, structure: str) -> list[ir.Value]:
     """Signed per-sample sensitivities of every layer: `w * dL/dw` [N, R, S], or of the channels' gates [N, 1, O].
 
     Args:
@@ -38,8 +36,8 @@ def norms(op: Builder, value: ir.Value, orders: Sequence[float]) -> list[ir.Valu
     Powers are taken of values scaled by the root of their number, so that the fifth power of a small sensitivity
     does not vanish in float32.
     """
-    size = value.shape[1] * value.shape[2]  # type: ignore[index, operator]  # layers have fixed weights
-    scale = sqrt(size)
+    _, rows, columns = dims(value)  # known, as weights are
+    scale = sqrt(rows * columns)
     magnitude = op.Mul(op.Abs(value), scale)
     return [op.Mul(_norm(op, magnitude, order), 1 / scale) for order in orders]
 
@@ -75,13 +73,9 @@ def check_order(order: float) -> float:
 
 def check_structure(structure: str) -> str:
     """`weight` or `channel`."""
-    if structure not in STRUCTURES:
-        raise ValueError(f"structure must be one of {STRUCTURES}; got {structure!r}")
-    return structure
+    return one_of("structure", structure, ("weight", "channel"))
 
 
 def concatenated(op: Builder, columns: Sequence[ir.Value]) -> ir.Value:
     """Columns [N, 1] side by side, [N, D]."""
     return op.Concat(*columns, axis=1) if len(columns) > 1 else columns[0]
-
-

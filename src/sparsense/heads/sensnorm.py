@@ -12,6 +12,7 @@ from sparsense.autodiff import weighted_layers
 from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import flag, one_of
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.loss import elasticity_seed, one_hot, predicted_class
 from sparsense.heads.sensitivity import check_order, check_structure, concatenated, norms, sensitivities
@@ -36,8 +37,8 @@ class SensNorm(Head):
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
 
     Reference:
-        Ayle et al., "On the robustness and anomaly detection of sparse neural networks", 2022, arXiv:2207.04227; the formula
-        follows the first author's public prototype.
+        Ayle et al., "On the robustness and anomaly detection of sparse neural networks", 2022, arXiv:2207.04227; the
+        formula follows the first author's public prototype.
     """
 
     name = "sensnorm"
@@ -51,10 +52,9 @@ class SensNorm(Head):
         structure: str = "weight",
         layers: Sequence[str] | int | None = None,
     ) -> None:
-        if reference not in ("train", "none"):
-            raise ValueError(f"reference must be 'train' or 'none'; got {reference!r}")
         self.p, self.structure = check_order(p), check_structure(structure)
-        self.reference, self.signed, self.layers = reference, signed, layers
+        self.reference = one_of("reference", reference, ("train", "none"))
+        self.signed, self.layers = flag("signed", signed), layers
         self._references: dict[str, Array] = {}
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
@@ -67,7 +67,9 @@ class SensNorm(Head):
         if use_labels:
             network.model.graph.inputs.append(labels)
         truth = one_hot(op, labels, network.output) if use_labels else predicted_class(op, network.output)
-        sums = [op.ReduceSum(s, [0], keepdims=0) for s in sensitivities(network, layers, truth, structure=self.structure)]
+        sums = [
+            op.ReduceSum(s, [0], keepdims=0) for s in sensitivities(network, layers, truth, structure=self.structure)
+        ]
         logit = op.ReduceSum(op.Mul(network.output, truth), keepdims=0)
         totals: list[Any] = [0.0] * (len(sums) + 1)
         for values in stream(network, [*sums, logit]):
@@ -87,7 +89,10 @@ class SensNorm(Head):
 
     def _reference(self, layer: str) -> Array:
         if layer not in self._references:
-            raise NotFittedError(f"head {self.name!r} has no reference for layer {layer!r}; call prepare(network, stream) with in-distribution data first")
+            raise NotFittedError(
+                f"head {self.name!r} has no reference for layer {layer!r}; call prepare(network, stream) "
+                "with in-distribution data first"
+            )
         reference = self._references[layer]
         return (reference if self.signed else np.abs(reference)).astype(np.float32)
 

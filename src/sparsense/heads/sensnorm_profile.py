@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sparsense.autodiff import weighted_layers
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import within
 from sparsense.heads.gaussian import Gaussian
 from sparsense.heads.head import Array, Head, register
 from sparsense.heads.loss import elasticity_seed
@@ -44,11 +45,10 @@ class SensitivityProfile(Head):
         layers: Sequence[str] | int | None = None,
         shrinkage: float = 1e-2,
     ) -> None:
-        if not 0 <= shrinkage <= 1:
-            raise ValueError(f"shrinkage must lie in [0, 1]; got {shrinkage}")
         orders = p if isinstance(p, Sequence) else [p]
         self.p = tuple(check_order(order) for order in orders)
-        self.structure, self.layers, self.shrinkage = check_structure(structure), layers, shrinkage
+        self.structure, self.layers = check_structure(structure), layers
+        self.shrinkage = within("shrinkage", shrinkage, 0, 1)
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Log norms, layer by layer: [N, L * number of orders]."""

@@ -4,6 +4,7 @@ They share no code with the graphs that they judge. Slow and obvious on purpose.
 """
 
 from sparsense.oracles.oracle import ORACLES, oracle_scores
-from sparsense.oracles import logits, sensitivity  # isort: skip  importing registers
 
-__all__ = ["ORACLES", "logits", "oracle_scores", "sensitivity"]
+from sparsense.oracles import features, logits, sensitivity  # isort: skip  importing registers
+
+__all__ = ["ORACLES", "features", "logits", "oracle_scores", "sensitivity"]

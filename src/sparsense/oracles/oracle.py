@@ -41,5 +41,7 @@ def _prepare(network: Network, inputs: NDArray[Any]) -> Tensor:
     if description.layout == "NHWC":
         tensor = tensor.movedim(-1, 1)
     axes = (1, -1) if description.layout == "ND" else (1, -1, 1, 1)
-    mean, std = (torch.tensor(values, dtype=torch.float64).reshape(axes) for values in (description.mean, description.std))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).reshape(axes) for values in (description.mean, description.std)
+    )
     return (tensor * description.scale - mean) / std

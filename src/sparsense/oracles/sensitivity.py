@@ -41,13 +41,15 @@ def sensnorm_profile(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     layers = weighted_layers(scored.network, layers=head.layers)
     state, scores = head.state(), []
     for sample in elasticities(module, layers, inputs, structure=head.structure):
-        profile = np.array([np.log(max(np.linalg.norm(s.ravel(), p), 1e-30)) for s in sample for p in head.p])
+        profile = np.array([np.log(max(float(np.linalg.norm(s.ravel(), p)), 1e-30)) for s in sample for p in head.p])
         whitened = state["whitening"] @ (profile - state["mean"])
         scores.append(whitened @ whitened)
     return np.asarray(scores)
 
 
-def elasticities(module: nn.Module, layers: Sequence[Layer], inputs: Tensor, *, structure: str) -> Iterator[list[Array]]:
+def elasticities(
+    module: nn.Module, layers: Sequence[Layer], inputs: Tensor, *, structure: str
+) -> Iterator[list[Array]]:
     """Signed elasticities of the predicted raw logit, sample by sample: one array per layer.
 
     Args:
@@ -94,7 +96,8 @@ def match_layers(module: nn.Module, layers: Sequence[Layer], example: Tensor) ->
     sizes = [layer.weight.size for layer in layers]
     if [m.weight.numel() for m in found] != sizes:
         raise ExportError(
-            f"matching the graph's layers with torch modules: expected weights of {sizes} numbers, found {[m.weight.numel() for m in found]}; "
+            f"matching the graph's layers with torch modules: expected weights of {sizes} numbers, found "
+            f"{[m.weight.numel() for m in found]}; "
             "restrict the head with layers=... to layers that appear in both"
         )
     return found

@@ -1,0 +1,63 @@
+"""Mahalanobis distance to the nearest class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import within
+from sparsense.heads.classes import ClassMoments
+from sparsense.heads.gaussian import whitening
+from sparsense.heads.head import Array, Head, register
+
+
+@register
+class Mahalanobis(Head):
+    """Squared Mahalanobis distance of the penultimate features to the nearest class mean.
+
+    score = min_c (h - mu_c)^T C^-1 (h - mu_c),  C the covariance within classes, the same for all of them
+
+    Args:
+        shrinkage: Share of the identity in the correlation matrix, in [0, 1]; 0 is the published form.
+
+    Reference:
+        Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
+        NeurIPS 2018, arXiv:1807.03888; without its input perturbation and its other layers.
+    """
+
+    name = "mahalanobis"
+    needs_labels = True
+
+    def __init__(self, *, shrinkage: float = 1e-3) -> None:
+        self.shrinkage = within("shrinkage", shrinkage, 0, 1)
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """The penultimate features."""
+        return network.features
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Learn class means and the covariance within classes."""
+        found = ClassMoments.fit(observations, labels)
+        self.origin_ = found.mean
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
+        self.means_ = found.means
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """The smallest of the squared distances, all taken in whitened coordinates about the mean of all classes."""
+        return nearest(op, observed, self.learnt("origin"), self.learnt("whitening"), self.learnt("means"))
+
+
+def nearest(op: Builder, observed: ir.Value, origin: Array, whiten: Array, means: Array) -> ir.Value:
+    """min_c ||W (x - mu_c)||^2 for x [N, D] and mu [K, D]: [N]."""
+    white = op.MatMul(op.Sub(observed, origin.astype(np.float32)), whiten.T.astype(np.float32))
+    centres = (means - origin) @ whiten.T
+    # ||a - b||^2 = ||a||^2 - 2 a b + ||b||^2: one product for all classes
+    cross = op.MatMul(white, (-2 * centres.T).astype(np.float32))
+    closest = op.ReduceMin(op.Add(cross, np.square(centres).sum(1).astype(np.float32)), [1], keepdims=0)
+    return op.Add(op.ReduceSumSquare(white, [1], keepdims=0), closest)

@@ -1,0 +1,148 @@
+"""What every registered head promises; a new head is tested because it is registered."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparsense.data.dataset import Dataset
+from sparsense.detector import Scored, fit_head, parity_inputs
+from sparsense.errors import NotFittedError
+from sparsense.graph import ForwardGraph, Session
+from sparsense.heads import HEADS
+from sparsense.oracles import ORACLES, oracle_scores
+from sparsense.parity import Parity, compare
+from tiny_classifier import tiny_data, tiny_graph, tiny_network
+
+PARITY = 1e-5
+ROUNDING = {"rtol": 2e-4, "atol": 2e-5}  # float32 sums in another order, then statistics of them
+CLASSIFIER_HEADS = [name for name in HEADS if HEADS[name].task in ("classifier", "any")]
+LEARNING_HEADS = [name for name in CLASSIFIER_HEADS if HEADS[name].learns]
+
+
+def fit(name: str, data: Dataset, *, batch_size: int = 64, head: Any = None) -> Scored:
+    network = tiny_network()
+    return fit_head(
+        tiny_graph(), head or HEADS[name](), data, preprocessing=network.preprocessing, batch_size=batch_size
+    )
+
+
+@cache
+def fitted(name: str) -> Scored:
+    return fit(name, tiny_data("fit", 300, seed=0))
+
+
+def fresh_inputs(count: int = 32) -> Any:
+    return parity_inputs(tiny_data("other", 64, seed=1).inputs, count=count)
+
+
+@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+def test_score_is_one_finite_number_per_input(name: str) -> None:
+    scores = fitted(name).scores(fresh_inputs())
+    assert scores.shape == (32,)
+    assert scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+def test_score_does_not_depend_on_batch_neighbours(name: str) -> None:
+    scored, inputs = fitted(name), fresh_inputs()
+    together = scored.scores(inputs, batch_size=32)
+    np.testing.assert_allclose(scored.scores(inputs, batch_size=1), together, **ROUNDING)
+    np.testing.assert_allclose(scored.scores(inputs[::-1].copy()), together[::-1], **ROUNDING)
+
+
+@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+def test_agrees_with_its_oracle(name: str) -> None:
+    scored, inputs = fitted(name), fresh_inputs()
+    parity = Parity(inputs, oracle_scores(scored, tiny_network(), inputs), "torch", PARITY)
+    session = Session(scored.network.model, [scored.score], threads=1)
+    rows = compare(lambda batch: session(batch)[0], parity)
+    assert [row["batch"] for row in rows] == [1, 2, 7, 32]
+    assert all(row["agrees"] for row in rows), rows
+
+
+def test_every_head_has_an_oracle() -> None:
+    assert sorted(HEADS) == sorted(ORACLES)
+
+
+@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+def test_scoring_twice_is_bitwise_the_same(name: str) -> None:
+    inputs = fresh_inputs()
+    np.testing.assert_array_equal(fitted(name).scores(inputs), fitted(name).scores(inputs))
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_unfitted_head_refuses_to_score(name: str) -> None:
+    def attach(network: ForwardGraph) -> None:
+        head = HEADS[name]()
+        head.score(network.op, head.observe(network))
+
+    with pytest.raises(NotFittedError, match=name):
+        attach(tiny_graph().copy())
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_learning_twice_is_learning_once(name: str) -> None:
+    data, head = tiny_data("fit", 300, seed=0), HEADS[name]()
+    once = fit(name, data, head=head).scores(fresh_inputs())
+    again = fit(name, data, head=head).scores(fresh_inputs())
+    np.testing.assert_array_equal(again, once)
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_a_second_fit_forgets_the_first(name: str) -> None:
+    head = HEADS[name]()
+    fit(name, tiny_data("first", 200, seed=3), head=head)
+    scores = fit(name, tiny_data("fit", 300, seed=0), head=head).scores(fresh_inputs())
+    np.testing.assert_array_equal(scores, fitted(name).scores(fresh_inputs()))
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_fitting_batch_size_does_not_matter(name: str) -> None:
+    scores = fit(name, tiny_data("fit", 300, seed=0), batch_size=7).scores(fresh_inputs())
+    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs()), **ROUNDING)
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_order_of_the_fitting_data_does_not_matter(name: str) -> None:
+    data = tiny_data("fit", 300, seed=0)
+    scores = fit(name, data.subset(np.random.default_rng(0).permutation(300))).scores(fresh_inputs())
+    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs()), **ROUNDING)
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_what_is_learnt_comes_from_the_data(name: str) -> None:
+    other = fit(name, tiny_data("other fit", 120, seed=5)).scores(fresh_inputs())
+    assert not np.allclose(other, fitted(name).scores(fresh_inputs()), **ROUNDING)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_state_and_options_go_onto_a_card(name: str) -> None:
+    head = HEADS[name]()
+    options = head.options()
+    assert HEADS[name](**options).options() == options
+    if name in LEARNING_HEADS:
+        state = fitted(name).head.state()
+        assert state
+        assert all(np.isfinite(array).all() for array in state.values())
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_every_option_refuses_nonsense(name: str) -> None:
+    for option in HEADS[name]().options():
+        if option == "layers":  # any pattern is a valid one; that it fits no layer is found when attaching
+            continue
+        with pytest.raises(ValueError, match=r"must"):
+            HEADS[name](**{option: -7.5})
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_docstring_says_what_the_score_is(name: str) -> None:
+    text = HEADS[name].__doc__ or ""
+    assert "score " in text
+    assert all(f"{option}:" in text for option in HEADS[name]().options())
