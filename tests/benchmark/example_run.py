@@ -98,7 +98,8 @@ def make_card(scores):
             proof="removed equals masked on 64 inputs, worst difference 2.1e-08",
         ),
         detectors=[
-            Detector(variant=v, head=h, file=f"{v}_{h}.onnx", bytes=1_150_000, gzip_bytes=1_010_000, sha256=digest(v + h))
+            Detector(variant=v, head=h, file=f"{v}_{h}.onnx", bytes=1_150_000, gzip_bytes=1_010_000,
+                     sha256=digest(v + h))
             for v, h in detectors
         ],
         accuracy=make_accuracy(),

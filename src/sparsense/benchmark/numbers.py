@@ -122,7 +122,7 @@ def digits(value: float | None, count: int = 3) -> str:
         return NONE
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{count - 1}e}".partition("e")[2])  # after rounding: 0.9996 is 1.00
     if not -4 <= exponent < 6:
         return small(value)
     return f"{value:,.{max(count - 1 - exponent, 0)}f}".replace("-", _MINUS)
@@ -152,7 +152,7 @@ def p_value(value: float | None) -> str:
         >>> p_value(0.0341), p_value(1e-9)
         ('0.034', '<0.001')
     """
-    return "<0.001" if value is not None and value < 0.001 else small(value)
+    return "<0.001" if value is not None and 0 <= value < 0.001 else small(value)
 
 
 def _prefixed(value: float | None, units: Sequence[str]) -> str:
