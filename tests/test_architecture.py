@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,9 +47,13 @@ def read_table(text: str) -> dict[str, Rule]:
     return {part: Rule(parts(own), parts(late), frozenset(third)) for part, (own, late, third) in cells.items()}
 
 
-def imports(source: str) -> Iterator[Import]:
+parse = cache(ast.parse)
+
+
+@cache
+def imports(source: str) -> list[Import]:
     """All imports of a module, with `from package import submodule` kept as `package`."""
-    yield from _imports(ast.parse(source), late=False, types_only=False)
+    return list(_imports(parse(source), late=False, types_only=False))
 
 
 def _imports(node: ast.AST, *, late: bool, types_only: bool) -> Iterator[Import]:
@@ -104,7 +109,7 @@ def circle(modules: Mapping[str, str]) -> list[str]:
 def _loaded(source: str, modules: Mapping[str, str]) -> set[str]:
     """Submodules for `from package import submodule`, so that a package may collect its own modules."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             below = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= below & set(modules) or {node.module}
@@ -114,6 +119,7 @@ def _loaded(source: str, modules: Mapping[str, str]) -> set[str]:
     return {name for name in names & set(modules) if name in early or name.rpartition(".")[0] in early}
 
 
+@cache
 def sources() -> dict[str, str]:
     """Dotted name -> text of every module of src/."""
     found = {}
@@ -145,7 +151,7 @@ def test_only_one_module_uses_torch_pruning() -> None:
 
 def unsafe_calls(source: str) -> list[str]:
     """Calls that would run code from a file: unpickling, in any of its forms."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parse(source)) if isinstance(node, ast.Call)]
     switches = {("allow_pickle", True), ("weights_only", False)}
     return [
         ast.unparse(call)

@@ -58,6 +58,12 @@ def test_a_rise_is_found_and_a_fall_only_when_asked_for() -> None:
     assert drift_test(fallen, 500, alternative="any")[1] < 1e-6
 
 
+def test_equal_samples_do_not_drift_at_all() -> None:
+    p = np.arange(1, 101) / 100
+    assert drift_test(p, 99) == (0.0, 1.0)
+    assert drift_test(p, 99, alternative="any") == (0.0, 1.0)
+
+
 def test_p_values_in_single_precision_are_as_good() -> None:
     p = p_values(normal(0, 999), normal(1, 100))
     assert drift_test(p.astype(np.float32), 999) == drift_test(p, 999)

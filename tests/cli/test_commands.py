@@ -4,7 +4,10 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,6 +16,7 @@ import sparsense
 from sparsense.cli import app
 from sparsense.cli.progress import progress
 from sparsense.cli.tables import table
+from sparsense.recipe import Recipe
 from tiny_detectors import write_detector
 
 RECIPE = """
@@ -150,11 +154,12 @@ def test_list_everything() -> None:
     ]  # fmt: skip
 
 
-def test_list_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["criteria", "networks"])
+def test_list_without_torch(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     from sparsense.cli import listing
 
     monkeypatch.setattr(listing, "find_spec", lambda _: None)
-    assert lines("list", "criteria")[1] == "-     needs torch: pip install 'sparsense[prune]'"
+    assert lines("list", kind)[1] == "-     needs torch: pip install 'sparsense[prune]'"
 
 
 # bench
@@ -200,6 +205,59 @@ def test_run_refuses_a_recipe_before_anything_is_loaded() -> None:
     )
     assert call("run", "no.yaml").stderr == "error: no.yaml: there is no such file\n"
     assert call("run", "r.yaml", "--set", "x").stderr.startswith("error: expected key=value")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the pipeline was asked to do; it does nothing."""
+    calls: list[tuple[Any, ...]] = []
+
+    def do(recipe: Recipe, *, output: Path, data_root: str | None, progress: Any) -> Path:
+        calls.append((recipe, output, data_root))
+        progress("working", 1, 1)
+        return output / "made"
+
+    monkeypatch.setitem(sys.modules, "sparsense.pipeline", SimpleNamespace(run_recipe=do, train_recipe=do))
+    Path("r.yaml").write_text(RECIPE)
+    return calls
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_run_and_train_hand_the_recipe_on(asked: list[tuple[Any, ...]], command: str) -> None:
+    assert lines(command, "r.yaml", "--set", "seed=7", "--set", "prune=null", "--data-root", "root") == [
+        "exported/tiny/made"
+    ]
+    ((recipe, output, data_root),) = asked
+    assert (recipe.seed, recipe.prune, output, data_root) == (7, None, Path("exported/tiny"), "root")
+    assert lines(command, "r.yaml", "--output", "elsewhere", "--quiet") == ["elsewhere/made"]
+
+
+# verify
+
+
+@pytest.mark.parametrize(("agrees", "code"), [(True, 0), (False, 1)])
+def test_verify_shows_the_comparison_and_fails_when_one_disagrees(
+    monkeypatch: pytest.MonkeyPatch, agrees: bool, code: int
+) -> None:
+    from sparsense import detector
+
+    def verify(path: Path, *, providers: Sequence[str]) -> list[dict[str, Any]]:
+        assert list(providers) == ["CPUExecutionProvider"]
+        good = {"batch": 1, "inputs": 32, "error": 3e-7, "tolerance": 1e-5, "agrees": True}
+        return [good, good | {"batch": 7, "agrees": agrees or path.name == "a.onnx"}]
+
+    monkeypatch.setattr(detector, "verify", verify)
+    result = call("verify", "a.onnx", "b.onnx")
+    assert result.exit_code == code
+    assert [line.split() for line in result.stdout.splitlines()][:3] == [
+        ["detector", "batch", "inputs", "error", "tolerance", "agrees"],
+        ["a.onnx", "1", "32", "3e-07", "1e-05", "yes"],
+        ["a.onnx", "7", "32", "3e-07", "1e-05", "yes"],
+    ]
+
+
+def test_verify_something_else() -> None:
+    assert call("verify", "x.onnx").stderr == "error: detector file x.onnx does not exist\n"
 
 
 # Pieces
