@@ -32,9 +32,7 @@ class DenseBlock(nn.Module):
 
     def __init__(self, in_channels: int, growth: int, layers: int) -> None:
         super().__init__()
-        self.layer = nn.Sequential(
-            *(BottleneckLayer(in_channels + i * growth, growth) for i in range(layers))
-        )
+        self.layer = nn.Sequential(*(BottleneckLayer(in_channels + i * growth, growth) for i in range(layers)))
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         output: Tensor = self.layer(x)

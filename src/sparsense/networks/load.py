@@ -57,9 +57,7 @@ def load_network(
     if weights is not None:
         path = bundled_weights(source) if weights == "bundled" else Path(weights)
         optional = [f"{name}.weight" for name in rewritten]
-        load_weights(
-            network.module, read_weights(path), optional=optional, doing=f"loading {path} into {source!r}"
-        )
+        load_weights(network.module, read_weights(path), optional=optional, doing=f"loading {path} into {source!r}")
     check_forward(network)
     return network
 
@@ -122,8 +120,7 @@ def _find_function(source: str) -> Callable[..., Any]:
         found = getattr(import_module(prefix), name, None)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"making network {source!r}: there is no module {error.name!r}; "
-            "install it, or put its folder on PYTHONPATH"
+            f"making network {source!r}: there is no module {error.name!r}; install it, or put its folder on PYTHONPATH"
         ) from error
     if not callable(found):
         kind = "has no function" if found is None else f"has a {type(found).__name__}, not a function,"
@@ -149,9 +146,7 @@ def bundled_weights(name: str) -> Path:
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors")))
-        raise InputError(
-            f"no bundled weights for {name!r}; there are some for: {known}. Give a file instead."
-        )
+        raise InputError(f"no bundled weights for {name!r}; there are some for: {known}. Give a file instead.")
     return path
 
 

@@ -45,9 +45,7 @@ def rewrite_pad_shortcuts(module: nn.Module, example: Tensor) -> list[str]:
     replaced = []
     for name, shape in _widening_submodules(module, example).items():
         shortcut = module.get_submodule(name)
-        convolution = _equal_convolution(
-            shortcut, torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        )
+        convolution = _equal_convolution(shortcut, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
         if convolution is not None:
             module.set_submodule(name, convolution)
             replaced.append(name)
@@ -89,9 +87,7 @@ def _equal_convolution(shortcut: nn.Module, probe: Tensor) -> nn.Conv2d | None:
     return convolution if torch.equal(convolution(probe), expected) else None
 
 
-def _identity_convolution(
-    in_channels: int, out_channels: int, stride: tuple[int, int], offset: int
-) -> nn.Conv2d:
+def _identity_convolution(in_channels: int, out_channels: int, stride: tuple[int, int], offset: int) -> nn.Conv2d:
     convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
     weight = torch.zeros(out_channels, in_channels, 1, 1)
     channels = torch.arange(min(in_channels, out_channels - offset))

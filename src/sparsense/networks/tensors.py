@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251 - for the name of the exception that a refused pickle raises
+import re
+import struct
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +21,11 @@ from sparsense.errors import InputError, UnsafeFileError
 MAX_BYTES = 4 * 2**30
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+# What torch's restricted unpickler raises on bytes that are no pickle.
+_DAMAGED = (
+    RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, EOFError,
+    MemoryError, struct.error, BadZipFile,
+)  # fmt: skip
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -63,14 +70,14 @@ def _read_state_dict(content: bytes, path: Path) -> Any:
     try:
         return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("Please file")[0].split("WeightsUnpickler error:")[-1].strip()
+        asked = re.search(r"GLOBAL (\S+)", str(error))
         raise UnsafeFileError(
-            f"reading weights from {path}: this pickle holds more than tensors and loading it would run code "
-            f"({reason}). Where you trust the file, save its tensors alone: "
+            f"reading weights from {path}: this pickle holds more than tensors, and loading it would run code"
+            f"{f' (it asks for {asked[1]})' if asked else ''}. Where you trust the file, save its tensors alone: "
             "safetensors.torch.save_file(module.state_dict(), 'weights.safetensors')."
         ) from error
-    except (RuntimeError, EOFError, BadZipFile, ValueError) as error:
-        raise InputError(f"reading weights from {path}: not a whole file of torch.save ({error})") from error
+    except _DAMAGED as error:
+        raise InputError(f"reading weights from {path}: not a whole file of torch.save ({error!r})") from error
 
 
 def _bare(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -91,9 +98,7 @@ def _describe(loaded: Any) -> str:
     return f"a dictionary with the keys {_few(str(key) for key in loaded)}"
 
 
-def load_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, optional: Iterable[str], doing: str
-) -> None:
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, optional: Iterable[str], doing: str) -> None:
     """Copy tensors into the parameters and buffers of the same names, all or none.
 
     Args:
