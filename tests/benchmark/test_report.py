@@ -210,6 +210,9 @@ def test_hostile_names_stay_text(short_script):
     assert not page.open
     assert not any("alert(1)" in text for kind, text in page.scripts if kind is None)
     assert HOSTILE in page.words
+    traces = [trace for kind, text in page.scripts if kind for trace in json.loads(text)["data"]]
+    assert not any("<" in trace.get("name", "") for trace in traces)  # plotly reads it as markup
+    assert any("&lt;script&gt;" in trace.get("name", "") for trace in traces)
     assert len(page.scripts) == len(Page(report.html(CARD, SCORES)).scripts)
     text = report.markdown(card)
     assert "<script>" not in text

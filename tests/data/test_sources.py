@@ -60,11 +60,13 @@ def test_splits_are_asked_for_where_there_is_a_choice():
         SOURCES["digits"]()
     with pytest.raises(UnknownNameError, match=r"'tset'\. Did you mean 'test'"):
         SOURCES["digits"]("tset")
+    defaults = {name: SOURCES[name].default_split for name in ("digits", "letters", "npz", "cifar10")}
+    assert defaults == {"digits": "", "letters": "test", "npz": "all", "cifar10": ""}
 
 
 def test_classes_that_are_not_there():
     data = Dataset("x", np.zeros((3, 1), np.float32), np.array([0, 1, 1]))
-    assert len(prepare(data, classes=[1])) == 2
+    assert len(prepare(data, classes=[1])) == len(prepare(data, classes=1)) == 2
     for classes in ([1, 7], []):
         with pytest.raises(InputError, match="has the labels 0, 1"):
             prepare(data, classes=classes)

@@ -31,6 +31,13 @@ class Figure:
     height: int
 
 
+def plain(name: str) -> str:
+    """A name that plotly shows as it is: it reads angle brackets as markup and %{...} as a placeholder."""
+    for character, code in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("%{", "% {")):
+        name = name.replace(character, code)
+    return name
+
+
 def colour(index: int) -> str:
     """The colour of the index-th series."""
     return COLOURS[index % len(COLOURS)]

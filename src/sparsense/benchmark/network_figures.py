@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsense.benchmark import numbers
 from sparsense.benchmark.card import Card, LatencyRow, Layer
-from sparsense.benchmark.figure import NEUTRAL, SYMBOLS, Figure, colour, finished, panels
+from sparsense.benchmark.figure import NEUTRAL, SYMBOLS, Figure, colour, finished, panels, plain
 from sparsense.benchmark.headline import final_accuracy
 
 _MANY_LAYERS = 40  # beyond, their names would overlap
@@ -46,7 +46,7 @@ def layers(card: Card) -> Figure | None:
     if not card.layers:
         return None
     figure = panels(["output channels", "mean |elasticity|"], horizontal_spacing=0.1)
-    names = [row.name for row in card.layers]
+    names = [plain(row.name) for row in card.layers]
     for column, quantity in enumerate(("width", "sensitivity"), start=1):
         for index, when in enumerate(("before", "after")):
             values = [getattr(row, f"{quantity}_{when}") for row in card.layers]
@@ -71,7 +71,7 @@ def _point(row: LatencyRow, value: float, index: int) -> dict[str, Any]:
         "y": [value * 100],
         "error_x": {"array": [high - row.ratio], "arrayminus": [row.ratio - low], "thickness": 1},
         "mode": "markers+text",
-        "text": [row.head or row.variant],
+        "text": [plain(row.head or row.variant)],
         "textposition": "top center" if row.variant == "dense" else "bottom center",
         "textfont": {"size": 11},
         "marker": {
@@ -102,7 +102,7 @@ def _series(when: str, names: list[str], values: list[Any], index: int, column: 
 
 
 def _label(row: LatencyRow) -> str:
-    return f"{row.head or 'plain forward'}, {row.variant}"
+    return plain(f"{row.head or 'plain forward'}, {row.variant}")
 
 
 def _mean_auroc(card: Card, row: LatencyRow) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsense.benchmark import numbers
 from sparsense.benchmark.card import CalibrationRow, Card
-from sparsense.benchmark.figure import DASHES, NEUTRAL, Figure, colour, finished, panels
+from sparsense.benchmark.figure import DASHES, NEUTRAL, Figure, colour, finished, panels, plain
 from sparsense.benchmark.metrics import Array, auroc, flagged, roc_curve
 from sparsense.benchmark.score_file import ScoreKey
 from sparsense.errors import InputError
@@ -29,7 +29,7 @@ def histograms(card: Card, scores: Scores, head: str) -> Figure:
         threshold = _calibration(card, variant, head).threshold
         edges = _edges([*named.values(), np.array([threshold])])
         for index, (name, values) in enumerate(named.items()):
-            figure.add_trace(_steps(name, values, edges, index, legend=column == 1), row=1, col=column)
+            figure.add_trace(_steps(plain(name), values, edges, index, legend=column == 1), row=1, col=column)
         figure.add_trace(_threshold_line(threshold, named, edges, legend=column == 1), row=1, col=column)
         rates = ", ".join(f"{numbers.percent(flagged(values, threshold))} of {name}" for name, values in named.items())
         told.append(f"On the {variant} network the threshold {numbers.digits(threshold)} flags {rates}.")
@@ -50,7 +50,7 @@ def roc_curves(card: Card, scores: Scores, head: str) -> Figure:
         inside, *anomalous = _named_scores(card, scores, variant, head).items()
         threshold = _calibration(card, variant, head).threshold
         for index, (name, values) in enumerate(anomalous, start=1):
-            figure.add_trace(_curve(f"{name}, {variant}", inside[1], values, index, variant))
+            figure.add_trace(_curve(plain(f"{name}, {variant}"), inside[1], values, index, variant))
             figure.add_trace(_operating_point(inside[1], values, threshold, index))
             told.append(f"{name} on the {variant} network {numbers.percent(auroc(inside[1], values))}")
     figure.update_xaxes(title_text="false-alarm rate, % of in-distribution inputs", range=[-1, 101])

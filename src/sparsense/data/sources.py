@@ -38,6 +38,13 @@ class Source:
         return tuple(dict.fromkeys((*_keywords(self.load), *_keywords(prepare))))
 
     @property
+    def default_split(self) -> str:
+        """The only split, or `all`; empty where one must be chosen."""
+        if len(self.splits) == 1:
+            return self.splits[0]
+        return "all" if "all" in self.splits else ""
+
+    @property
     def summary(self) -> str:
         """The first line of the loader's docstring."""
         return (inspect.getdoc(self.load) or "").partition("\n")[0]
@@ -53,18 +60,15 @@ class Source:
             UnknownNameError: No such split or option.
             InputError: A required option is missing, or the data is missing or unusable.
         """
-        split = split or self._default_split()
+        split = split or self.default_split
+        if not split:
+            raise InputError(f"data source {self.name!r} needs a split: {', '.join(self.splits)}")
         if split not in self.splits:
             raise UnknownNameError(f"split of data source {self.name!r}", split, self.splits)
         self._check_options(options)
         own = {name: value for name, value in options.items() if name in _keywords(self.load)}
         common = {name: value for name, value in options.items() if name not in own}
         return prepare(self.load(split, **own), **common)
-
-    def _default_split(self) -> str:
-        if len(self.splits) > 1 and "all" not in self.splits:
-            raise InputError(f"data source {self.name!r} needs a split: {', '.join(self.splits)}")
-        return "all" if "all" in self.splits else self.splits[0]
 
     def _check_options(self, options: dict[str, Any]) -> None:
         for option in options:
@@ -79,7 +83,7 @@ class Source:
 def prepare(
     dataset: Dataset,
     *,
-    classes: Sequence[int] | None = None,
+    classes: int | Sequence[int] | None = None,
     limit: int | None = None,
     seed: int = 0,
     size: Size | None = None,
@@ -96,7 +100,7 @@ def prepare(
         channels: 1 or 3: images are converted to grey or to RGB.
     """
     if classes is not None:
-        dataset = _of_classes(dataset, classes)
+        dataset = _of_classes(dataset, [classes] if isinstance(classes, int) else classes)
     if limit is not None:
         dataset = dataset.subset(limit, seed=seed)
     if size is not None or channels is not None:

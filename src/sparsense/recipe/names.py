@@ -45,8 +45,8 @@ def _source(key: str, section: SourceSection) -> Iterator[Problem]:
         yield f"{key}.source", UnknownNameError(SOURCES.kind, section.source, SOURCES)
         return
     source = SOURCES[section.source]
-    split = section.split or (source.splits[0] if len(source.splits) == 1 else "")
-    if split not in (source.splits or ("",)):
+    split = section.split or source.default_split
+    if split not in source.splits:
         yield f"{key}.split", UnknownNameError(f"split of {section.source!r}", split, source.splits)
     yield from _options(key, f"option of source {section.source!r}", section.options, source.options)
     for option in required(source.load):
