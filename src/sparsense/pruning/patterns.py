@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -102,8 +103,8 @@ def _least_blocks(means: Mapping[str, Tensor], sizes: Mapping[str, Tensor], remo
             break
         gone[index] = True
         budget -= int(counts[index])
-    parts = gone.split([mean.numel() for mean in means.values()])
-    return {name: part.reshape(means[name].shape) for name, part in zip(means, parts, strict=True)}
+    parts = torch.tensor_split(gone, list(accumulate(mean.numel() for mean in means.values())))
+    return {name: part.reshape(means[name].shape) for name, part in zip(means, parts, strict=False)}
 
 
 def _block_sums(matrix: Tensor, block: tuple[int, int]) -> Tensor:
@@ -118,7 +119,7 @@ def _runs(name: str, weight: Tensor, m: int, layout: Layout) -> Tensor:
         raise InputError(f"an N:M pattern with M = {m} needs a multiple of {m} inputs per output channel; "
                          f"{name!r} has {inputs}; ignore this layer")  # fmt: skip
     rows = layout.filters(weight)
-    return rows.reshape(len(rows), inputs, -1).transpose(1, 2).unflatten(-1, (-1, m))
+    return rows.reshape(len(rows), inputs, -1).transpose(1, 2).reshape(len(rows), -1, inputs // m, m)
 
 
 def _unruns(runs: Tensor, like: Tensor, layout: Layout) -> Tensor:

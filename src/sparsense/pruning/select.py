@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -149,7 +150,8 @@ def _global(flat: Mapping[str, Tensor], removed: int, floors: Mapping[str, int])
     allowed = torch.cat(candidates).nonzero().flatten()
     keep = torch.ones(len(everything), dtype=torch.bool)
     keep[allowed[least(everything[allowed], removed)]] = False
-    return dict(zip(flat, keep.split([len(values) for values in flat.values()]), strict=True))
+    parts = torch.tensor_split(keep, list(accumulate(len(values) for values in flat.values())))
+    return dict(zip(flat, parts, strict=False))
 
 
 def _per_layer(flat: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:

@@ -1,0 +1,183 @@
+"""From channels that must go together to groups: who makes them, what must stay, what cannot be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparsense.errors import UnsupportedLayerError
+from sparsense.pruning.axes import blocks, channels, why_not
+from sparsense.pruning.groups import ChannelGroup, Side
+from sparsense.pruning.surgery import bare_axis
+from sparsense.pruning.unions import Unions
+from sparsense.recording.layers import PRUNABLE
+
+INPUT = "(input)"
+ROOTS = (*PRUNABLE, nn.MultiheadAttention, nn.Embedding)
+"""Layers that make channels."""
+
+
+class Element(NamedTuple):
+    """One channel of one side of a layer, a bare parameter, the input, or an operation (whose name is in brackets)."""
+
+    layer: str
+    side: Literal["in", "out"]
+    channel: int
+
+
+@dataclass(frozen=True)
+class Stays:
+    """Names of layers that keep their outputs: the ignored ones, and those that make the network's output."""
+
+    ignored: Collection[str]
+    outputs: Collection[str]
+
+    def reason(self, element: Element) -> str:
+        """Why a unit with this element must stay, "" when it may go."""
+        if element.layer == INPUT:
+            return "it is coupled to the input"
+        if element.side == "out" and element.layer in self.ignored:
+            return f"{element.layer} is ignored"
+        if element.side == "out" and element.layer in self.outputs:
+            return f"{element.layer} makes the output"
+        return ""
+
+
+def makers(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers that make channels, by name; the projections inside an attention layer belong to it."""
+    attention = [name for name, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, ROOTS) and not any(name.startswith(f"{owner}.") for owner in attention)
+    }
+
+
+def widths(module: nn.Module) -> dict[str, int]:
+    """Layer name -> output channels, for every layer that makes channels."""
+    return {name: channels(layer, "out") for name, layer in makers(module).items()}
+
+
+def join_blocks(unions: Unions[Element], module: nn.Module) -> None:
+    """Blocks of grouped convolutions, group norms and heads must lose the same positions."""
+    sides: tuple[Literal["in", "out"], ...] = ("in", "out")
+    for name, layer in module.named_modules():
+        count = blocks(layer)
+        for side in sides:
+            if count > 1 and Element(name, side, 0) in unions:
+                length = channels(layer, side) // count
+                for position in range(length):
+                    unions.join_all(Element(name, side, block * length + position) for block in range(count))
+
+
+def groups_of(module: nn.Module, units: Sequence[Sequence[Element]], stays: Stays) -> list[ChannelGroup]:
+    """Groups: producers that share a unit, in the order of the network."""
+    order = {name: index for index, name in enumerate(makers(module))}
+    together: Unions[str] = Unions()
+    made_by = [[e.layer for e in unit if e.side == "out" and e.layer in order] for unit in units]
+    for names in made_by:
+        if names:
+            together.join_all(names)
+    members: dict[str, list[Sequence[Element]]] = {}
+    for unit, names in zip(units, made_by, strict=True):
+        if names:
+            members.setdefault(together.root(names[0]), []).append(unit)
+    groups = []
+    for names in together.sets():
+        producers = tuple(sorted(names, key=order.__getitem__))
+        groups.append(_group(module, producers, _in_order(members[together.root(names[0])], producers), stays))
+    return sorted(groups, key=lambda group: order[group.name])
+
+
+def _in_order(units: list[Sequence[Element]], producers: tuple[str, ...]) -> list[Sequence[Element]]:
+    rank = {name: index for index, name in enumerate(producers)}
+    return sorted(units, key=lambda unit: min((rank[e.layer], e.channel) for e in unit if e.layer in rank))
+
+
+def _group(module: nn.Module, producers: tuple[str, ...], units: list[Sequence[Element]], stays: Stays) -> ChannelGroup:
+    sizes = _Sizes(module)
+    unit_of: dict[Side, Tensor] = {}
+    refusal = None
+    for index, unit in enumerate(units):
+        for element in unit:
+            refusal = refusal or sizes.refusal(element)
+            size = sizes.of(element)
+            if element.channel < size:
+                side = Side(element.layer, element.side)
+                unit_of.setdefault(side, torch.full((size,), -1))[element.channel] = index
+    protected = tuple(next((r for e in unit if (r := stays.reason(e))), "") for unit in units)
+    return ChannelGroup(producers, len(units), unit_of, protected, refusal)
+
+
+class _Sizes:
+    """How many channels the sides of a network have, looked up once per side."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.layers = dict(module.named_modules())
+        self.parameters = dict(module.named_parameters())
+        self.known: dict[tuple[str, str], int] = {}
+
+    def of(self, element: Element) -> int:
+        """Channels of the element's side; 0 for operations and for layers that cannot be cut."""
+        key = (element.layer, element.side)
+        if key not in self.known:
+            self.known[key] = self._count(*key)
+        return self.known[key]
+
+    def refusal(self, element: Element) -> tuple[str, str, str] | None:
+        """Layer, type and reason when the element cannot be cut."""
+        layer = self.layers.get(element.layer)
+        reason = "" if layer is None else why_not(layer)
+        if layer is not None and not reason and element.channel >= self.of(element):
+            reason = (
+                f"its {self.of(element)} channels are coupled to more than that, through an operation on channels "
+                "such as padding or shuffling (padded shortcuts: see sparsense.networks.shortcuts)"
+            )
+        return (element.layer, type(layer).__name__, reason) if reason else None
+
+    def _count(self, name: str, side: str) -> int:
+        if name in self.parameters:
+            return self.parameters[name].shape[bare_axis(self.parameters[name])]
+        layer = self.layers.get(name)
+        return 0 if layer is None or why_not(layer) else channels(layer, side)
+
+
+def refuse_unreached(module: nn.Module, groups: Sequence[ChannelGroup], stays: Stays) -> None:
+    """Layers that the example did not reach would break later, when their turn comes.
+
+    Raises:
+        UnsupportedLayerError: There is one, and it is not ignored.
+    """
+    reached = {side.layer for group in groups for side in group.unit_of}
+    for name, layer in makers(module).items():
+        if name not in reached and name not in stays.ignored:
+            raise UnsupportedLayerError(
+                name, type(layer).__name__, "the example input does not reach it, so what it is coupled to is "
+                "unknown; give an example that reaches it, or ignore it if it may break"
+            )  # fmt: skip
+
+
+def refused(group: ChannelGroup) -> UnsupportedLayerError:
+    """The error for a group that cannot be cut."""
+    assert group.refusal is not None
+    layer, kind, reason = group.refusal
+    names = ", ".join(repr(name) for name in group.producers)
+    return UnsupportedLayerError(
+        layer, kind, f"{reason}; to leave its group alone, ignore {names} (or use unsupported='keep')"
+    )
+
+
+def with_refusal(group: ChannelGroup, refusal: tuple[str, str, str]) -> ChannelGroup:
+    """The same group, refused."""
+    return replace(group, refusal=refusal)
+
+
+def left_alone(group: ChannelGroup) -> str:
+    """Why nothing of a group may go, "" when something may."""
+    if bool(group.prunable.any()):
+        return ""
+    return "; ".join(dict.fromkeys(filter(None, group.protected))) or (group.refusal or ("", "", ""))[2]

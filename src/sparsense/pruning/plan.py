@@ -1,0 +1,222 @@
+"""Which units of which groups go: the least salient ones, as many as the target needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsense.errors import InputError
+from sparsense.pruning.axes import along, axes_of, tensor_of
+from sparsense.pruning.budget import Budget, Measure, check_measure
+from sparsense.pruning.groups import ChannelGroup, Side, merged
+from sparsense.pruning.protect import Ignore
+from sparsense.pruning.select import checked, least
+from sparsense.pruning.surgery import is_bare
+
+Steps = Callable[[int], list[int]]
+"""Step of the search -> how many units each group loses."""
+
+
+@dataclass(frozen=True)
+class ChannelOptions:
+    """How channels are compared, how many must stay, and what is left alone.
+
+    Args:
+        measure: What the sparsity is a share of: producer `channels` of all groups, `parameters` of the whole
+            network, or `multiply_adds`.
+        reduce: A unit's saliency is the `sum` or the `mean` of those of all its weights.
+        count: Weights of `both` sides (also those that read the channel), or only those that make it
+            (`producers`; right for criteria that judge whole filters).
+        normalise: `mean` divides by the mean over the group, so that a global threshold treats groups alike;
+            `none` compares units as they are (right for saliencies in units of the loss).
+        floor: Least share of a group's units that stays; by default a tenth of the asked density, always one.
+        round_to: Widths become the nearest multiple of it where they are cut; 1 = as selected.
+        ignore: Layers (patterns, types, modules) that keep all their outputs.
+        unsupported: `raise` refuses a network with a group that cannot be cut, unless its producers are
+            ignored; `keep` leaves such groups alone and reports them.
+    """
+
+    measure: Measure = "channels"
+    reduce: Literal["sum", "mean"] = "sum"
+    count: Literal["both", "producers"] = "both"
+    normalise: Literal["mean", "none"] = "mean"
+    floor: float | None = None
+    round_to: int = 1
+    ignore: Ignore = field(default=())
+    unsupported: Literal["raise", "keep"] = "raise"
+
+    def __post_init__(self) -> None:
+        check_measure(self.measure)
+        choices = {
+            "reduce": ("sum", "mean"),
+            "count": ("both", "producers"),
+            "normalise": ("mean", "none"),
+            "unsupported": ("raise", "keep"),
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise InputError(f"{key} must be one of {', '.join(allowed)}; got {getattr(self, key)!r}")
+        if self.round_to < 1:
+            raise InputError(f"round_to must be at least 1; got {self.round_to}")
+        if self.floor is not None and not 0 <= self.floor <= 1:
+            raise InputError(f"floor is a share of units and must lie in [0, 1]; got {self.floor}")
+
+
+def unit_saliency(
+    module: nn.Module, group: ChannelGroup, saliency: Mapping[str, Tensor], options: ChannelOptions
+) -> Tensor:
+    """The saliency of a group's units, `[units]`: ours, summed over all weights that are coupled.
+
+    Raises:
+        InputError: No weight of the group has a saliency.
+    """
+    total, weights = torch.zeros(group.units, dtype=torch.float64), torch.zeros(group.units, dtype=torch.float64)
+    for side, units in group.unit_of.items():
+        if is_bare(module, side.layer) or (options.count == "producers" and side.side == "in"):
+            continue
+        layer = module.get_submodule(side.layer)
+        for axis in axes_of(layer, side.side):
+            values = saliency.get(f"{side.layer}.{axis.tensor}")
+            tensor = tensor_of(layer, axis.tensor)
+            if values is None or not isinstance(tensor, Tensor):
+                continue
+            per_position = checked(side.layer, values).cpu().movedim(axis.dim, 0).flatten(1)
+            owner = along(units, tensor.shape[axis.dim])
+            inside = owner >= 0
+            total.index_add_(0, owner[inside], per_position.sum(1)[inside])
+            share = torch.full((int(inside.sum()),), float(per_position.shape[1]), dtype=torch.float64)
+            weights.index_add_(0, owner[inside], share)
+    if not bool(weights.any()):
+        raise InputError(f"no weight of the group of {', '.join(group.producers)} has a saliency; give the saliency "
+                         "of all prunable weights, or ignore these layers")  # fmt: skip
+    values = total / weights.clamp_min(1) if options.reduce == "mean" else total
+    mean = values.mean()
+    return values / mean if options.normalise == "mean" and mean > 0 else values
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units go: per group a bool `[units]`."""
+
+    groups: Sequence[ChannelGroup]
+    removed: Sequence[Tensor]
+
+    def removal(self) -> dict[Side, Tensor]:
+        """The channels that go, by side."""
+        return merged([g.removed_channels(r) for g, r in zip(self.groups, self.removed, strict=True)])
+
+    def channels(self) -> int:
+        """How many producer channels go."""
+        return sum(int(g.channels_per_unit()[r].sum()) for g, r in zip(self.groups, self.removed, strict=True))
+
+
+def choose(
+    groups: Sequence[ChannelGroup],
+    saliencies: Sequence[Tensor],
+    *,
+    sparsity: float,
+    scope: Literal["global", "layer"],
+    budget: Budget,
+    options: ChannelOptions,
+) -> Plan:
+    """The smallest plan that takes away the asked share.
+
+    `global` removes the least salient units of all groups; `layer` the same share of every group. Rounding is
+    part of the search, so a rounded plan reaches the target too.
+
+    Raises:
+        InputError: The target lies outside [0, 1) or beyond what can go.
+    """
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity must lie in [0, 1); got {sparsity}")
+    if scope not in ("global", "layer"):
+        raise InputError(f"scope must be global or layer; got {scope!r}")
+    floor = (1 - sparsity) / 10 if options.floor is None else options.floor
+    orders = [_order(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
+    steps = _global_steps(orders, saliencies) if scope == "global" else _layer_steps(groups, orders)
+
+    def plan(step: int) -> Plan:
+        counts = [
+            rounded(group, order, count, options.round_to)
+            for group, order, count in zip(groups, orders, steps(step), strict=True)
+        ]
+        return Plan(groups, [_flags(g, o[:c]) for g, o, c in zip(groups, orders, counts, strict=True)])
+
+    def reached(step: int) -> float:
+        made = plan(step)
+        return budget.share(options.measure, made.removal(), made.channels())
+
+    last = sum(len(order) for order in orders)
+    if reached(last) < sparsity - 1e-9:
+        raise InputError(f"sparsity {sparsity} of {options.measure} cannot be reached: at most {reached(last):.3f} can "
+                         "go (output, ignored and refused layers stay, and every group keeps its floor)")  # fmt: skip
+    return plan(_first(last, lambda step: reached(step) >= sparsity - 1e-9))
+
+
+def rounded(group: ChannelGroup, order: Tensor, count: int, multiple: int) -> int:
+    """How many units to remove so that the width is the nearest multiple; as asked when none is possible.
+
+    A group that nothing is asked of keeps its width, and so does one narrower than the multiple.
+    """
+    sizes = group.channels_per_unit()
+    per_unit = int(sizes.max())
+    width, step = int(sizes.sum()), math.lcm(multiple, per_unit)
+    if count == 0 or multiple == 1 or int(sizes.min()) != per_unit:
+        return count
+    if width <= step:
+        return 0
+    asked = width - count * per_unit
+    below = asked // step * step
+    candidates = [w for w in (below, below + step) if step <= w <= width and (width - w) // per_unit <= len(order)]
+    if not candidates:
+        return count
+    best = min(candidates, key=lambda w: (abs(w - asked), w))
+    return (width - best) // per_unit
+
+
+def _order(group: ChannelGroup, values: Tensor, floor: float) -> Tensor:
+    # The units that may go, least salient first, without those that the floor keeps.
+    free = group.prunable.nonzero().flatten()
+    stays = max(1, math.ceil(floor * group.units - 1e-9)) - (group.units - len(free))
+    ordered = free[least(values[free], len(free))]
+    return ordered[: len(ordered) - max(0, stays)]
+
+
+def _global_steps(orders: Sequence[Tensor], saliencies: Sequence[Tensor]) -> Steps:
+    owner = torch.cat([torch.full((len(order),), index) for index, order in enumerate(orders)])
+    values = torch.cat([values[order] for values, order in zip(saliencies, orders, strict=True)])
+    sequence = owner[least(values, len(values))]
+
+    def counts(step: int) -> list[int]:
+        return [int(count) for count in torch.bincount(sequence[:step], minlength=len(orders))]
+
+    return counts
+
+
+def _layer_steps(groups: Sequence[ChannelGroup], orders: Sequence[Tensor]) -> Steps:
+    last = max(1, sum(len(order) for order in orders))
+    free = [int(group.prunable.sum()) for group in groups]
+    return lambda step: [min(len(o), math.floor(step / last * n + 0.5)) for o, n in zip(orders, free, strict=True)]
+
+
+def _flags(group: ChannelGroup, units: Tensor) -> Tensor:
+    flags = torch.zeros(group.units, dtype=torch.bool)
+    flags[units] = True
+    return flags
+
+
+def _first(last: int, holds: Callable[[int], bool]) -> int:
+    # The first number in [0, last] for which a monotone condition holds.
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,149 @@
+"""The proof that a cut was right: the forward pass works, and removing equals masking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsense.pruning.groups import Removal
+from sparsense.pruning.protect import Example, as_arguments, tensors_of
+from sparsense.pruning.surgery import cut_, mask_
+from sparsense.recording.layers import evaluating
+
+TOLERANCE = 1e-5
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
+"""What the forward pass of somebody else's module may raise when its widths do not fit."""
+
+
+class DisproofError(Exception):
+    """Why a cut network is not the masked network, and the layer where it showed."""
+
+    def __init__(self, layer: str, kind: str, reason: str) -> None:
+        self.layer, self.kind, self.reason = layer, kind, reason
+        super().__init__(reason)
+
+
+def prove(module: nn.Module, pruned: nn.Module, removal: Removal, example_input: Example) -> float:
+    """The largest difference between removing channels and masking them, on random inputs.
+
+    Masked are the weights and biases that make the channels, the norms on the way, and the weights that read
+    them. The difference is relative to the largest output; computed in float64 where the network can.
+
+    Args:
+        module: The network before, not changed.
+        pruned: The network after.
+        removal: What was removed.
+        example_input: Gives shape and type of the inputs.
+
+    Raises:
+        DisproofError: The forward pass fails, or the difference exceeds `TOLERANCE`.
+    """
+    double = _runs_in_double(module, example_input)
+    masked, cut = bare_copy(module, double), bare_copy(pruned, double)
+    mask_(masked, removal)
+    worst = 0.0
+    for arguments in (random_like(example_input), as_arguments(example_input)):
+        arguments = _doubled(arguments) if double else arguments
+        expected, found = tensors_of(_run(masked, arguments)), tensors_of(_run(cut, arguments))
+        if not expected or [t.shape for t in expected] != [t.shape for t in found]:
+            shapes = [list(t.shape) for t in found], [list(t.shape) for t in expected]
+            raise DisproofError("", type(module).__name__, "the outputs have shapes {} instead of {}".format(*shapes))
+        for left, right in zip(expected, found, strict=True):
+            worst = max(worst, _difference(left, right))
+    if not worst <= TOLERANCE:
+        raise DisproofError(
+            "", type(module).__name__, f"removing its channels differs from masking them by {worst:.1e} "
+            f"(tolerance {TOLERANCE:.0e}): something else depends on them"
+        )  # fmt: skip
+    return worst
+
+
+def attempt(module: nn.Module, removal: Removal, example_input: Example) -> float:
+    """Cut a copy of a network and prove the cut."""
+    pruned = deepcopy(module)
+    cut_(pruned, removal)
+    return prove(module, pruned, removal, example_input)
+
+
+def bare_copy(module: nn.Module, double: bool = False) -> nn.Module:
+    """A copy without hooks, in evaluation mode: what the network computes by itself."""
+    twin = deepcopy(module).eval()
+    twin = twin.double() if double else twin
+    for part in twin.modules():
+        for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            part.__dict__[table].clear()
+    return twin
+
+
+def random_like(example_input: Example, seed: int = 0) -> tuple[Tensor, ...]:
+    """Standard normal inputs shaped like the example; integer inputs stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(argument.shape, generator=generator).to(argument) if argument.is_floating_point() else argument
+        for argument in as_arguments(example_input)
+    )
+
+
+def _run(module: nn.Module, arguments: tuple[Tensor, ...]) -> object:
+    with where(module) as running, evaluating(module), torch.no_grad():
+        try:
+            return module(*arguments)
+        except FORWARD_ERRORS as error:
+            name = running[-1] if running else ""
+            kind = type(module.get_submodule(name)).__name__
+            reason = f"without its channels the forward pass fails there with {type(error).__name__}: {error}"
+            raise DisproofError(name, kind, reason) from error
+
+
+@contextmanager
+def where(module: nn.Module) -> Iterator[list[str]]:
+    """The names of the submodules that are running, the innermost last; after a failure, where it happened."""
+    running: list[str] = []
+    handles = []
+    for name, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(_enter(running, name)))
+        handles.append(part.register_forward_hook(_leave(running)))
+    try:
+        yield running
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _enter(running: list[str], name: str) -> Callable[[nn.Module, Any], None]:
+    def hook(_part: nn.Module, _inputs: Any) -> None:
+        running.append(name)
+
+    return hook
+
+
+def _leave(running: list[str]) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_part: nn.Module, _inputs: Any, _output: Any) -> None:
+        running.pop()
+
+    return hook
+
+
+def _runs_in_double(module: nn.Module, example_input: Example) -> bool:
+    # Networks that cast to float32 on the way do not; they are compared in their own precision.
+    try:
+        _run(bare_copy(module, double=True), _doubled(as_arguments(example_input)))
+    except DisproofError:
+        return False
+    return True
+
+
+def _doubled(arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(argument.double() if argument.is_floating_point() else argument for argument in arguments)
+
+
+def _difference(left: Tensor, right: Tensor) -> float:
+    if not left.numel():
+        return 0.0
+    scale = max(float(left.double().abs().max()), 1e-12)
+    return float((left.double() - right.double()).abs().max()) / scale

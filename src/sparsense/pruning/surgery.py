@@ -1,0 +1,121 @@
+"""Removing channels from a network, and masking the same channels instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsense.pruning.axes import STATISTICS_OVER_CHANNELS, Axis, along, axes_of, resize, tensor_of
+from sparsense.pruning.groups import Removal, Side
+
+
+def cut_(module: nn.Module, removal: Removal) -> None:
+    """Remove channels from the tensors of a network, in place; parameters keep their `requires_grad`.
+
+    Gradients and optimisers that held the old parameters are void afterwards.
+    """
+    for side, axis, owner in _places(module, removal):
+        tensor = tensor_of(owner, axis.tensor)
+        assert isinstance(tensor, Tensor)
+        keep = (~along(removal[side], tensor.shape[axis.dim])).nonzero().flatten().to(tensor.device)
+        _replace(owner, axis.tensor, tensor.detach().index_select(axis.dim, keep).contiguous())
+    for side, gone in removal.items():
+        owner = owner_of(module, side.layer)
+        if is_bare(module, side.layer):
+            if isinstance(owner, nn.RMSNorm):
+                owner.normalized_shape = (int((~gone).sum()),)
+            continue
+        if isinstance(owner, nn.MultiheadAttention):
+            _keep_scale(owner, int((~gone).sum()))
+        resize(owner, side.side, int((~gone).sum()))
+
+
+@torch.no_grad()
+def mask_(module: nn.Module, removal: Removal) -> None:
+    """Set to zero, in place, everything that `cut_` would remove.
+
+    Layers whose statistics run over the channels (layer norm, group norm, root mean square norm) count the
+    remaining channels only: a hook recomputes them, as the removed channels would still be in the mean.
+    """
+    for side, axis, owner in _places(module, removal):
+        tensor = tensor_of(owner, axis.tensor)
+        assert isinstance(tensor, Tensor)
+        gone = along(removal[side], tensor.shape[axis.dim]).nonzero().flatten().to(tensor.device)
+        tensor.index_fill_(axis.dim, gone, 0)
+    for side, gone in removal.items():
+        owner = owner_of(module, side.layer)
+        if isinstance(owner, STATISTICS_OVER_CHANNELS):
+            owner.register_forward_hook(_norm_of_the_kept(~gone))
+
+
+def is_bare(module: nn.Module, name: str) -> bool:
+    """Whether a name means a parameter that belongs to no layer with a rule, and not a layer."""
+    return name in dict(module.named_parameters(remove_duplicate=False))
+
+
+def owner_of(module: nn.Module, name: str) -> nn.Module:
+    """The layer of that name, or the module that holds the parameter of that name."""
+    return module.get_submodule(name.rpartition(".")[0] if is_bare(module, name) else name)
+
+
+def bare_axis(parameter: Tensor) -> int:
+    """The axis of a bare parameter that holds channels: the last one that is longer than 1."""
+    return max((axis for axis, size in enumerate(parameter.shape) if size > 1), default=0)
+
+
+def _places(module: nn.Module, removal: Removal) -> Iterator[tuple[Side, Axis, nn.Module]]:
+    for side in removal:
+        owner = owner_of(module, side.layer)
+        if is_bare(module, side.layer):
+            name = side.layer.rpartition(".")[2]
+            parameter = tensor_of(owner, name)
+            assert isinstance(parameter, Tensor)
+            yield side, Axis(name, bare_axis(parameter)), owner
+        else:
+            for axis in axes_of(owner, side.side):
+                yield side, axis, owner
+
+
+def _replace(owner: nn.Module, path: str, tensor: Tensor) -> None:
+    parent, _, name = path.rpartition(".")
+    holder = owner.get_submodule(parent)
+    old = getattr(holder, name)
+    new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    setattr(holder, name, new)
+
+
+@torch.no_grad()
+def _keep_scale(attention: nn.MultiheadAttention, width: int) -> None:
+    # Attention divides by the root of the head's width; the queries make up for the smaller width.
+    assert attention.in_proj_weight is not None
+    factor = sqrt(width / attention.embed_dim)
+    attention.in_proj_weight[:width] *= factor
+    if attention.in_proj_bias is not None:
+        attention.in_proj_bias[:width] *= factor
+
+
+def _norm_of_the_kept(keep: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    kept = keep.nonzero().flatten()
+
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        axis = 1 if isinstance(norm, nn.GroupNorm) else inputs[0].ndim - 1
+        part = _normalised(norm, inputs[0].index_select(axis, kept), kept)
+        return torch.zeros_like(output).index_copy(axis, kept, part)
+
+    return hook
+
+
+def _normalised(norm: nn.Module, x: Tensor, kept: Tensor) -> Tensor:
+    weight: Any = None if norm.weight is None else norm.weight[kept]  # type: ignore[index]
+    bias: Any = None if getattr(norm, "bias", None) is None else norm.bias[kept]  # type: ignore[index]
+    if isinstance(norm, nn.GroupNorm):
+        return functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)
+    if isinstance(norm, nn.RMSNorm):
+        return functional.rms_norm(x, [len(kept)], weight, norm.eps)
+    assert isinstance(norm, nn.LayerNorm)
+    return functional.layer_norm(x, [len(kept)], weight, bias, norm.eps)
