@@ -5,7 +5,7 @@ import pytest
 from example_run import make_card, make_scores
 from pydantic import ValidationError
 
-from sparsense.benchmark.card import CARD_FORMAT, Card, load_card
+from sparsense.benchmark.card import CARD_FORMAT, CalibrationRow, Card, load_card
 from sparsense.benchmark.score_file import ScoreKey, read_scores, write_scores
 from sparsense.errors import InputError
 
@@ -47,11 +47,12 @@ def test_what_is_refused(card, place, value, message, tmp_path):
 
 
 def test_nan_never_enters_a_card(card):
-    row = card.results[0].model_dump() | {"auroc": float("nan")}
-    with pytest.raises(ValidationError):
-        type(card.results[0])(**row)
-    with pytest.raises(ValidationError):
-        Card.model_validate_json(card.model_dump_json().replace('"threshold":', '"threshold": NaN, "x":', 1))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValidationError, match=r"threshold\n +Input should be a finite number"):
+            CalibrationRow(**card.calibration[0].model_dump() | {"threshold": value})
+    first = card.calibration[0].threshold
+    with pytest.raises(ValidationError, match=r"calibration\.0\.threshold"):
+        Card.model_validate_json(card.model_dump_json().replace(f'"threshold":{first}', '"threshold":NaN', 1))
 
 
 def test_files_that_are_no_cards(tmp_path):

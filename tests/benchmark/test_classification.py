@@ -14,7 +14,7 @@ from sparsense.errors import InputError
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 2, (200, 5))
-LABELS = RANDOM.integers(0, 5, 200)
+LABELS = np.where(RANDOM.random(200) < 0.6, LOGITS.argmax(1), RANDOM.integers(0, 5, 200))
 PROBABILITIES = special.softmax(LOGITS, axis=1)
 
 
@@ -29,14 +29,21 @@ def test_against_sklearn():
     )
 
 
-def test_ece_is_the_loop_over_bins():
+@pytest.mark.parametrize("bins", [1, 5, 15, 40])
+def test_ece_is_the_loop_over_bins(bins):
     confidence, right = PROBABILITIES.max(1), PROBABILITIES.argmax(1) == LABELS
     expected = 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidence > low) & (confidence <= low + 1 / 15)
+    for low in np.arange(bins) / bins:
+        inside = (confidence > low) & (confidence <= low + 1 / bins)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert expected_calibration_error(LOGITS, LABELS) == pytest.approx(expected, abs=1e-12)
+    assert expected_calibration_error(LOGITS, LABELS, bins=bins) == pytest.approx(expected, abs=1e-12)
+
+
+def test_errors_of_different_bins_do_not_cancel():
+    logits = np.log([[0.7, 0.3], [0.95, 0.05]])
+    assert expected_calibration_error(logits, [0, 1], bins=5) == pytest.approx((0.3 + 0.95) / 2)
+    assert expected_calibration_error(logits, [0, 1], bins=1) == pytest.approx(abs(0.3 - 0.95) / 2)
 
 
 def test_ece_of_a_sure_and_wrong_classifier_is_one():

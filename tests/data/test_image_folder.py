@@ -45,6 +45,8 @@ def test_splits_and_limit_open_only_what_they_choose(classes):
     values = [set(part.inputs[:, 0, 0, 0].tolist()) for part in parts]
     assert [len(part) for part in parts] == [6, 2, 2]
     assert set.union(*values) == set(range(0, 200, 20))
+    for part in parts:  # the dogs are the even ones
+        assert part.labels.tolist() == [int(value % 40 == 0) for value in part.inputs[:, 0, 0, 0]]
     chosen = set(load(classes, limit=3, seed=1).inputs[:, 0, 0, 0].tolist())
     for i in range(10):
         if 20 * i not in chosen:

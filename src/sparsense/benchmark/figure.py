@@ -21,7 +21,7 @@ class Figure:
     Args:
         caption: Beneath the picture: what it shows and how to read it.
         description: Read aloud instead of it: what there is to see, with numbers.
-        json: The plotly figure.
+        json: The plotly figure; plotly writes angle brackets as escapes, so that no name in it can end a script.
         height: In pixels.
     """
 

@@ -98,29 +98,19 @@ def _head_figures(card: Card, scores: Scores, head: str) -> list[Figure]:
 
 def _environment(*, autoescape: bool) -> Any:
     jinja2 = need("jinja2", doing="writing a report", extra="report")
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["inline_json"] = _inline_json
-    return environment
 
 
 def _verbatim(name: str) -> Any:
     """A file of ours that goes into the page as it is."""
     markup = need("markupsafe", doing="writing a report", extra="report")
     return markup.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-def _inline_json(text: str) -> Any:
-    """JSON inside a script element: no name in it can close the element."""
-    markup = need("markupsafe", doing="writing a report", extra="report")
-    for character, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
-        text = text.replace(character, code)
-    return markup.Markup(text)
 
 
 def _cell(text: str) -> str:
