@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -66,10 +67,15 @@ def _balance(module: TinyClassifier, images: Tensor) -> None:
 
 
 @cache
+def tiny_proto(*, bias: bool = True) -> onnx.ModelProto:
+    """The same network as a file's content; exporting takes seconds, so it is done once."""
+    return export_forward(tiny_network(bias=bias))
+
+
+@cache
 def tiny_graph(*, bias: bool = True) -> ForwardGraph:
-    """The same network as a graph; exporting takes seconds, so it is done once. Copy it before adding nodes."""
-    network = tiny_network(bias=bias)
-    return forward_graph(load_graph(export_forward(network)), network.preprocessing)
+    """Preprocessing and network. Copy it before adding nodes."""
+    return forward_graph(load_graph(tiny_proto(bias=bias)), tiny_network(bias=bias).preprocessing)
 
 
 @cache

@@ -19,6 +19,9 @@ from sparsense.errors import ExportError, InputError
 BATCH_SIZES = (1, 2, 7, 32)
 MAXIMUM_STORED = 64 * 1024**2  # of a stranger's file: no more than this is unpacked
 
+READING = "reading the stored parity inputs"
+DAMAGED = (binascii.Error, zlib.error, zipfile.BadZipFile, LookupError, TypeError, ValueError, EOFError, MemoryError)
+
 Array = NDArray[Any]
 
 
@@ -46,22 +49,34 @@ class Parity:
 
     @classmethod
     def unpack(cls, text: str) -> Parity:
-        """The inverse of `pack`; a text that was tampered with is an InputError."""
+        """The inverse of `pack`; a text that was tampered with, or that swells, is an InputError."""
         try:
-            inflater = zlib.decompressobj()
-            content = inflater.decompress(base64.b64decode(text, validate=True), MAXIMUM_STORED)
-            if inflater.unconsumed_tail:
-                raise InputError(
-                    f"reading the stored parity inputs: expected at most {MAXIMUM_STORED:,} bytes, found more; refused"
-                )
+            content = _inflate(base64.b64decode(text, validate=True))
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                return cls(stored["inputs"], stored["scores"], str(stored["oracle"]), float(stored["tolerance"]))
-        except (binascii.Error, zlib.error, zipfile.BadZipFile, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+                found = cls(stored["inputs"], stored["scores"], str(stored["oracle"]), float(stored["tolerance"]))
+        except InputError:
+            raise
+        except DAMAGED as error:
+            raise InputError(f"{READING}: they are damaged ({error}); export the detector again") from error
+        if not 0 < len(found.inputs) == len(found.scores) or not np.isfinite(found.scores).all():
             raise InputError(
-                f"reading the stored parity inputs: they are damaged ({error}); export the detector again"
-            ) from error
+                f"{READING}: expected a finite score for each input, found {len(found.inputs)} inputs and scores "
+                f"{found.scores}; export the detector again"
+            )
+        return found
+
+
+def _inflate(packed: bytes) -> bytes:
+    """Never more than `MAXIMUM_STORED` bytes, neither here nor when the archive inside is read."""
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(packed, MAXIMUM_STORED)
+    size = len(content) + len(inflater.unconsumed_tail)
+    if not inflater.unconsumed_tail:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAXIMUM_STORED:
+        raise InputError(f"{READING}: expected at most {MAXIMUM_STORED:,} bytes, found more; refused")
+    return content
 
 
 def compare(

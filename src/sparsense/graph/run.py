@@ -23,6 +23,7 @@ class Session:
         model: A serialised model, or one still being built.
         outputs: The values to return, whether or not they are graph outputs; default: the graph's outputs.
         threads: Intra-operator threads; None leaves the choice to the runtime.
+        optimise: False runs the nodes as they are, for a second opinion on a graph.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Session:
         outputs: Sequence[ir.Value] | None = None,
         *,
         threads: int | None = None,
+        optimise: bool = True,
     ) -> None:
         content = (
             model
@@ -39,6 +41,8 @@ class Session:
         )
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -77,9 +81,15 @@ def with_outputs(model: ir.Model, outputs: Sequence[ir.Value] | None) -> ir.Mode
     if outputs is not None:
         by_name = {value.name: value for value in [*copy.graph.inputs, *copy.graph.initializers.values()]}
         by_name |= {output.name: output for node in copy.graph for output in node.outputs}
-        copy.graph.outputs[:] = [by_name[value.name] for value in outputs]
+        copy.graph.outputs[:] = [_named(copy.graph, by_name[value.name], i) for i, value in enumerate(outputs)]
         common.RemoveUnusedNodesPass()(copy)
-        common.OutputFixPass()(
-            copy
-        )  # an input, an initializer or the same value twice cannot be outputs as they are
     return copy
+
+
+def _named(graph: ir.Graph, value: ir.Value, index: int) -> ir.Value:
+    """A copy under a name of its own: an input, an initializer or a value asked for twice cannot be outputs."""
+    node = ir.node("Identity", [value], name=f"asked_{index}")
+    node.outputs[0].name = f"asked_{index}:{value.name}"
+    node.outputs[0].dtype, node.outputs[0].shape = value.dtype, value.shape
+    graph.append(node)
+    return node.outputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import onnxruntime as ort
 from onnx_ir.passes import common
 
 from sparsense.errors import GraphError
+
+FOLDED = re.compile("^(Conv(Bn|Mul|Add)Fusion_(W|B|BN_B|Mul_W|Add_B)_)+")  # prefixes that ONNX Runtime gives
 
 
 def simplify(model: ir.Model) -> ir.Model:
@@ -30,7 +33,16 @@ def simplify(model: ir.Model) -> ir.Model:
         common.RemoveUnusedOpsetsPass(),
     ):
         clean(simplified)
+    _restore_names(simplified.graph)
     return simplified
+
+
+def _restore_names(graph: ir.Graph) -> None:
+    """Give a weight that a batch norm was folded into its own name back: layers are chosen by it."""
+    for name, value in list(graph.initializers.items()):
+        plain = FOLDED.sub("", name)
+        if plain != name and plain not in graph.initializers:
+            value.name = plain
 
 
 def _optimise(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.errors import NotFittedError
+from sparsense.errors import NotFittedError, UnknownNameError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.registry import Registry
@@ -41,12 +42,14 @@ class Head(ABC):
         task: The kind of network it is for; `any` for both.
         needs_labels: Whether the fitting data must have labels.
         learns: Whether it has statistics; False lets it score without fitting.
+        differentiates: Whether it adds gradients of the network to the graph.
     """
 
     name: ClassVar[str]
     task: ClassVar[str] = "classifier"
     needs_labels: ClassVar[bool] = False
     learns: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = False
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:  # noqa: B027  nothing is the right default
         """Learn what `observe` needs from a first pass over the fitting data; most heads need nothing.
@@ -101,3 +104,17 @@ HEADS: Registry[type[Head]] = Registry("head")
 def register(cls: type[Head]) -> type[Head]:
     """Register a head under its own name."""
     return HEADS.add(cls.name, cls)
+
+
+def make_head(name: str, options: Mapping[str, Any]) -> Head:
+    """A fresh head by name.
+
+    Raises:
+        UnknownNameError: No such head, or it has no such option.
+        ValueError: An option has a value that cannot work.
+    """
+    known = inspect.signature(HEADS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of head {name!r}", option, known)
+    return HEADS[name](**options)

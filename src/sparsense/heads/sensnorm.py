@@ -42,6 +42,7 @@ class SensNorm(Head):
     """
 
     name = "sensnorm"
+    differentiates = True
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class SensitivityProfile(Head):
     """
 
     name = "sensnorm_profile"
+    differentiates = True
 
     def __init__(
         self,

@@ -1,0 +1,115 @@
+"""Attach a head to anybody's ONNX file, without torch: fit, calibrate, check, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sparsense.autodiff.shapes import rank
+from sparsense.data.dataset import Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector.close import calibrated
+from sparsense.detector.file import parity_inputs, write_detector
+from sparsense.detector.fit import Array, Progress, fit_head, silent
+from sparsense.detector.gradients import TOLERANCE, check_gradients
+from sparsense.detector.second_opinion import check_forward, second_opinion
+from sparsense.errors import GraphError
+from sparsense.graph.forward import ForwardGraph, Task, forward_graph
+from sparsense.graph.load import load_graph
+from sparsense.heads import Head, make_head
+
+PACKAGES = ("sparsense", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+def attach_to_file(
+    model_path: str | Path,
+    head_name: str,
+    options: Mapping[str, Any],
+    *,
+    fit: Dataset,
+    calibration: Dataset,
+    preprocessing: Preprocessing,
+    false_alarm_rate: float,
+    output: str | Path,
+    tolerance: float = 1e-5,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """One calibrated detector file from an ONNX model and in-distribution data.
+
+    There is no torch to ask, so other things are asked: the network's output is compared with the model as it was
+    given; gradients, if the head uses them, with finite differences of the forward graph in float64; scores with an
+    evaluation of the same graph in float64.
+
+    Args:
+        model_path: A classifier (output `[N, K]`) or an autoencoder (output shaped like its input).
+        head_name: A registered head.
+        options: Its options.
+        fit: In-distribution inputs for the head; labels where it needs them.
+        calibration: Held-out in-distribution inputs for the threshold.
+        preprocessing: What turns a raw input into the model's.
+        false_alarm_rate: Asked for, in (0, 1).
+        output: The file to write.
+        tolerance: Largest relative error of the scores at which the file is kept.
+        progress: Called after every batch.
+
+    Returns:
+        The card, as inside the file, and how the file's scores compare (`parity.rows`).
+
+    Raises:
+        UnknownNameError: No such head.
+        ValueError: A bad option.
+        ExportError: A check failed; nothing is left behind.
+    """
+    head, model = make_head(head_name, options), load_graph(model_path)
+    network = forward_graph(model, preprocessing, task=_task(head))
+    _check_output(network, str(model_path))
+    scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress)
+    held_out = preprocessing.arrange(calibration.inputs)
+    progress(f"calibrating on {calibration.name}", 0, len(held_out))
+    closed, found = calibrated(scored, scored.scores(held_out), false_alarm_rate)
+    compared = parity_inputs(held_out)
+    progress("comparing with a second evaluation", 0, len(compared))
+    parity = second_opinion(scored, compared, tolerance=tolerance)
+    card: dict[str, Any] = {
+        "name": Path(output).stem,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "head": head.name,
+        "options": head.options(),
+        "task": network.task,
+        "preprocessing": preprocessing.to_dict(),
+        "calibration": found.to_dict(),
+        "data": {"fit": _describe(fit), "calibration": _describe(calibration)},
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "checks": {"forward": check_forward(network, model, preprocessing, compared)}
+        | _gradients(head, network, compared),
+        "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": tolerance},
+    }
+    rows = write_detector(closed, Path(output), card=card, parity=parity)
+    return {**card, "parity": {**card["parity"], "rows": rows}}
+
+
+def _task(head: Head) -> Task:
+    return "reconstruction" if head.task == "reconstruction" else "classifier"
+
+
+def _check_output(network: ForwardGraph, name: str) -> None:
+    """Logits are a matrix, a reconstruction has as many axes as the input."""
+    expected = rank(network.target) if network.task == "reconstruction" else 2
+    if rank(network.output) != expected:
+        raise GraphError(
+            f"attaching to {name}: a {network.task} has an output with {expected} axes, found "
+            f"{list(network.output.shape or ())}; put the right output first, or choose a head for the other task"
+        )
+
+
+def _gradients(head: Head, network: ForwardGraph, inputs: Array) -> dict[str, dict[str, float]]:
+    if not head.differentiates:
+        return {}
+    return {"gradient": {"error": check_gradients(network, inputs[:4]), "tolerance": TOLERANCE}}
+
+
+def _describe(data: Dataset) -> dict[str, Any]:
+    return {"name": data.name, "count": len(data), "sha256": data.sha256()}

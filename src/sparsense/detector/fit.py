@@ -1,0 +1,106 @@
+"""Fit a head: observe the fitting data, learn, and add the score to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsense.data.dataset import Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.errors import ExportError, InputError
+from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.run import stream
+from sparsense.heads.head import Head
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+"""`(what, done, of)`, called after every batch."""
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """The progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A network with a fitted head: the graph gives scores, but knows no threshold yet."""
+
+    network: ForwardGraph
+    head: Head
+    score: ir.Value
+
+    def scores(self, inputs: Array, *, batch_size: int = 64) -> Array:
+        """Scores [N] of inputs as the detector takes them."""
+        batches = stream(self.network.model, [self.score], inputs, batch_size=batch_size)
+        return np.concatenate([batch[0] for batch in batches])
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """Runs graphs over the fitting data, with labels where the graph asks for them."""
+
+    data: Dataset
+    inputs: Array
+    batch_size: int
+    progress: Progress
+
+    @property
+    def has_labels(self) -> bool:
+        return self.data.labels is not None
+
+    def __call__(self, network: ForwardGraph, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
+        columns = [self.inputs]
+        if any(value.name == "labels" for value in network.model.graph.inputs) and self.data.labels is not None:
+            columns.append(self.data.labels)
+        done = 0
+        for batch in stream(network.model, values, *columns, batch_size=self.batch_size):
+            done = min(done + self.batch_size, len(self.data))
+            self.progress(f"fitting on {self.data.name}", done, len(self.data))
+            yield batch
+
+
+def fit_head(
+    network: ForwardGraph,
+    head: Head,
+    data: Dataset,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> Scored:
+    """Observe, fit and score: the head learns from in-distribution data, streamed through ONNX Runtime.
+
+    Args:
+        network: The forward graph; it is copied.
+        head: A fresh head.
+        data: In-distribution inputs; labels where the head needs them.
+        preprocessing: The network's; tells the layout of its input.
+        batch_size: Samples at once; does not change the result beyond rounding.
+        progress: Called after every batch.
+
+    Raises:
+        InputError: The head needs labels and the data has none, or is for another task.
+    """
+    if head.needs_labels and data.labels is None:
+        raise InputError(
+            f"fitting head {head.name!r}: it needs labels, and {data.name!r} has none; "
+            "give labels or choose another head"
+        )
+    if head.task not in (network.task, "any"):
+        raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
+    feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress)
+    head.prepare(network.copy(), feed)
+    network = network.copy()
+    observed = head.observe(network)
+    head.fit((batch[0] for batch in feed(network, [observed])), data.labels)
+    score = head.score(network.op, observed)
+    if score.dtype != ir.DataType.FLOAT or score.shape is None or len(score.shape) != 1:
+        raise ExportError(
+            f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
+        )
+    return Scored(network, head, score)

@@ -1,0 +1,89 @@
+"""Oracles where there is no torch: the network against its own file, the scores against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector.double import CANNOT, Double
+from sparsense.detector.fit import Scored
+from sparsense.errors import ExportError
+from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.run import Session
+from sparsense.parity import Parity
+
+FORWARD_TOLERANCE = 1e-4  # of the largest output: folding batch norms and constants rounds differently
+IN_DOUBLE = "the same graph in float64, by the reference implementation of ONNX"
+UNOPTIMISED = "the same graph in float32, by ONNX Runtime without optimisations"
+Array = NDArray[Any]
+
+
+def check_forward(
+    network: ForwardGraph, original: ir.Model, preprocessing: Preprocessing, inputs: Array
+) -> dict[str, float]:
+    """The network's output in the detector's graph against the model as it was given.
+
+    Args:
+        network: The graph with its preprocessing.
+        original: The model, untouched.
+        preprocessing: Its numpy form feeds the original.
+        inputs: As the detector takes them.
+
+    Returns:
+        `error`, the largest difference relative to the largest output, and `tolerance`.
+
+    Raises:
+        ExportError: It exceeds `FORWARD_TOLERANCE`.
+    """
+    expected = Session(original, threads=1)(preprocessing.apply(inputs))[0]
+    (found,) = Session(network.model, [network.output], threads=1)(inputs)
+    error = float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+    if not error <= FORWARD_TOLERANCE:
+        raise ExportError(
+            f"comparing the network inside the detector with the given model: expected outputs within "
+            f"{FORWARD_TOLERANCE:.0e}, found a difference of {error:.1e}; the model may depend on more than its input",
+            worst=error,
+        )
+    return {"error": error, "tolerance": FORWARD_TOLERANCE}
+
+
+def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: float = 60.0) -> Parity:
+    """A head's scores from a second evaluation of its graph, input by input.
+
+    Args:
+        scored: The network with its fitted head.
+        inputs: As the detector takes them, at least 2.
+        tolerance: Of the comparison.
+        seconds: The float64 evaluation may take about so long: it is given fewer inputs (at least 2), or replaced by
+            a float32 one when the reference implementation is too slow for 2 or lacks an operator.
+
+    Returns:
+        Scores and the oracle's name, which says what was done and why.
+    """
+    try:
+        evaluate = Double(scored.network.model, [scored.score])
+        start = perf_counter()
+        first = evaluate(inputs[:1])[0]
+        count = int(seconds / (perf_counter() - start))
+    except CANNOT as error:
+        return _single(scored, inputs, tolerance, f"float64 failed: {type(error).__name__}: {error}"[:200])
+    if count < 2:
+        return _single(scored, inputs, tolerance, f"float64 takes more than {seconds / 2:.0f} s per input")
+    rest = _one_by_one(lambda batch: evaluate(batch)[0], inputs[1:count])
+    return Parity(inputs[:count], np.concatenate([first, *rest]), IN_DOUBLE, tolerance)
+
+
+def _single(scored: Scored, inputs: Array, tolerance: float, why: str) -> Parity:
+    session = Session(scored.network.model, [scored.score], threads=1, optimise=False)
+    scores = np.concatenate(_one_by_one(lambda batch: session(batch)[0], inputs))
+    return Parity(inputs, scores.astype(np.float64), f"{UNOPTIMISED} ({why})", tolerance)
+
+
+def _one_by_one(score: Callable[[Array], Array], inputs: Array) -> list[Array]:
+    return [score(inputs[i : i + 1]) for i in range(len(inputs))]

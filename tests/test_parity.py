@@ -1,0 +1,118 @@
+"""Stored parity inputs: what goes in comes out, and a stranger's text cannot do harm."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparsense.errors import ExportError, InputError
+from sparsense.parity import BATCH_SIZES, MAXIMUM_STORED, Parity, compare, require
+
+
+def means(inputs: Any) -> Any:
+    return inputs.reshape(len(inputs), -1).mean(1)
+
+
+def make(count: int = 5) -> Parity:
+    inputs = np.random.default_rng(0).integers(0, 256, (count, 4, 3, 3)).astype(np.uint8)
+    return Parity(inputs, means(inputs), "by hand", 1e-6)
+
+
+def text_of(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content)).decode()
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def test_unpacking_gives_what_was_packed() -> None:
+    parity = make()
+    again = Parity.unpack(parity.pack())
+    np.testing.assert_array_equal(again.inputs, parity.inputs)
+    np.testing.assert_array_equal(again.scores, parity.scores)
+    assert again.inputs.dtype == np.uint8
+    assert (again.oracle, again.tolerance) == ("by hand", 1e-6)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return (exec, ("raise SystemExit('code from a file was run')",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not base64!",
+        base64.b64encode(b"not zlib").decode(),
+        text_of(b"not an npz"),
+        make().pack()[:-40],
+        make().pack().replace("a", "b"),
+        text_of(npz(inputs=np.zeros(2), scores=np.zeros(2), oracle="x")),
+        text_of(npz(inputs=np.zeros(2), scores=np.zeros(2), oracle="x", tolerance="wide")),
+        text_of(npz(inputs=np.array([Evil()], object), scores=np.zeros(1), oracle="x", tolerance=1.0)),
+        text_of(npz(inputs=np.zeros(2), scores=np.zeros(3), oracle="x", tolerance=1.0)),
+        text_of(npz(inputs=np.zeros(0), scores=np.zeros(0), oracle="x", tolerance=1.0)),
+        text_of(npz(inputs=np.zeros(2), scores=np.array([0, np.nan]), oracle="x", tolerance=1.0)),
+    ],
+    ids=["alphabet", "zlib", "zip", "cut off", "altered", "missing", "word", "pickle", "lengths", "empty", "nan"],
+)
+def test_damaged_text_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="reading the stored parity inputs"):
+        Parity.unpack(text)
+
+
+def test_text_that_swells_is_refused_before_it_fills_the_memory() -> None:
+    bomb = text_of(b"\0" * (MAXIMUM_STORED + 1))
+    assert len(bomb) < MAXIMUM_STORED / 500
+    with pytest.raises(InputError, match="at most"):
+        Parity.unpack(bomb)
+
+
+def test_an_archive_inside_that_swells_is_refused() -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, inputs=np.zeros(MAXIMUM_STORED, np.uint8), scores=np.zeros(1), oracle="x", tolerance=1.0
+    )
+    assert len(buffer.getvalue()) < MAXIMUM_STORED / 500
+    with pytest.raises(InputError, match="at most"):
+        Parity.unpack(text_of(buffer.getvalue()))
+
+
+def test_an_exact_score_agrees_at_every_batch_size() -> None:
+    rows = compare(means, make())
+    assert [row["batch"] for row in rows] == list(BATCH_SIZES)
+    assert [row["inputs"] for row in rows] == [5, 4, 7, 32]
+    assert all(row["error"] == 0 and row["agrees"] for row in rows)
+    require(rows, what="the file", oracle="by hand")
+
+
+def test_error_is_relative_to_the_score_or_to_the_spread() -> None:
+    parity = Parity(np.arange(4, dtype=np.float32)[:, None], np.array([0.0, 10, -10, 100]), "by hand", 1e-3)
+    spread = parity.scores.std()
+    row = compare(lambda inputs: parity.scores[inputs[:, 0].astype(int)] + [0.1, 0, 0, 0], parity, batch_sizes=[4])[0]
+    assert row["error"] == pytest.approx(0.1 / spread)
+    row = compare(lambda inputs: parity.scores[inputs[:, 0].astype(int)] + [0, 0, 0, 0.1], parity, batch_sizes=[4])[0]
+    assert row["error"] == pytest.approx(0.1 / 100)
+
+
+def test_a_score_that_depends_on_the_batch_is_found_and_refused() -> None:
+    rows = compare(lambda inputs: means(inputs) + (0.1 if len(inputs) == 7 else 0), make())
+    assert [row["agrees"] for row in rows] == [True, True, False, True]
+    with pytest.raises(ExportError, match=r"the file: .* at batch 7; the file was not kept") as error:
+        require(rows, what="the file", oracle="by hand")
+    assert error.value.worst == rows[2]["error"]
+
+
+def test_nan_is_the_worst_error() -> None:
+    rows = compare(lambda inputs: means(inputs) * (np.nan if len(inputs) == 2 else 1.1), make())
+    with pytest.raises(ExportError, match="at batch 2"):
+        require(rows, what="the file", oracle="by hand")
