@@ -8,7 +8,7 @@ import pytest
 
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.sources import Source, prepare
-from sparsense.errors import InputError, UnknownNameError
+from sparsense.errors import InputError, MissingExtraError, UnknownNameError
 
 BUNDLED = ["digits", "letters", "inverted_digits", "noisy_digits", "photo_patches"]
 
@@ -80,3 +80,11 @@ def test_importing_loads_nothing_heavy(module):
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "missing"), [("digits", "sklearn"), ("letters", "PIL"), ("photo_patches", "sklearn")])
+def test_without_the_extra_the_user_is_told(name, missing, monkeypatch):
+    for module in [missing, *(loaded for loaded in sys.modules if loaded.startswith(f"{missing}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"'{name}' needs {missing}.*pip install 'sparsense\[data\]'"):
+        SOURCES[name]("test")
