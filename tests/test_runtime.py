@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparsense.errors import InputError
@@ -83,8 +83,9 @@ def test_no_inputs_give_no_rows(detector: ExportedDetector) -> None:
 
 
 @given(threshold=st.floats(-300, 300, width=32))
+@example(threshold=0.0)
 def test_a_threshold_of_the_call_replaces_the_calibrated_one(detector: ExportedDetector, threshold: float) -> None:
-    x = images(6)
+    x = np.repeat(np.arange(0, 256, 51, np.uint8), 60).reshape(6, 4, 5, 3)
     found = detector(x, threshold=threshold)
     np.testing.assert_array_equal(found.is_anomaly, found.score > np.float32(threshold))
     np.testing.assert_array_equal(found.score, detector(x).score)
@@ -197,6 +198,11 @@ def test_a_card_of_another_format(tmp_path: Path) -> None:
 def test_a_graph_that_lacks_an_output(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found the inputs \['input'\] and the outputs \['output', 'score'\]"):
         ExportedDetector(write_detector(tmp_path / "x.onnx", outputs=("score", "output")))
+
+
+def test_a_threshold_that_no_call_can_replace(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected the input 'input', a 'threshold' with a default"):
+        ExportedDetector(write_detector(tmp_path / "x.onnx", fixed_threshold=True))
 
 
 def test_an_input_of_another_type(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def write_detector(
     shape: tuple[int | str, ...] = ("N", 4, 5, 3),
     card: dict[str, Any] | str | None = CARD,
     outputs: tuple[str, ...] = ("score", "p_value", "is_anomaly", "output"),
+    fixed_threshold: bool = False,
 ) -> Path:
     """score = mean of the raw input; p_value and is_anomaly from `CALIBRATION`; output = [score, -score].
 
@@ -38,6 +39,7 @@ def write_detector(
         shape: Of the input, batch axis included.
         card: None writes none, a text is written as it is.
         outputs: Which of the four outputs the graph declares.
+        fixed_threshold: The threshold is a constant that no call can replace.
     """
     dtype = card["preprocessing"]["dtype"] if isinstance(card, dict) else "uint8"
     kinds = {"score": TensorProto.FLOAT, "p_value": TensorProto.FLOAT, "is_anomaly": TensorProto.BOOL}
@@ -45,7 +47,7 @@ def write_detector(
     graph = helper.make_graph(
         _nodes(),
         "tiny",
-        [helper.make_tensor_value_info("input", ELEMENT[dtype], shape), threshold],
+        [helper.make_tensor_value_info("input", ELEMENT[dtype], shape), *([] if fixed_threshold else [threshold])],
         [
             helper.make_tensor_value_info(
                 name, kinds.get(name, TensorProto.FLOAT), ["N", 2] if name == "output" else ["N"]

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from sparsense.cli import app
+from sparsense.cli.inputs import batches
+from sparsense.runtime import ExportedDetector
 from tiny_detectors import CARD, card, write_detector
 
 
@@ -142,6 +145,13 @@ def test_memory_does_not_grow_with_the_number_of_inputs(folder: Path, monkeypatc
     monkeypatch.setattr(images, "read_image", logged_read)
     assert len(rows(score("d.onnx", *["images/a.png"] * 130, "--format", "jsonl"))) == 130
     assert log == [*["read"] * 64, "run 64", *["read"] * 64, "run 64", *["read"] * 2, "run 2"]
+
+
+def test_no_more_names_are_taken_than_a_batch_needs(folder: Path) -> None:
+    """Names may come from a pipe that never ends."""
+    endless = repeat("images/a.png")
+    stream = batches(ExportedDetector("d.onnx"), endless, size=3)
+    assert [len(names) for names, _ in islice(stream, 4)] == [3, 3, 3, 3]
 
 
 # Decisions
