@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsense.extras import need
 
-COLOURS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1", "#7f7f7f")
+COLOURS = ("#2a86c8", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1", "#a0674b")
 """Told apart by colour-blind readers (after M. Okabe, K. Ito, 2008), readable on white and on black."""
 NEUTRAL = "#808080"
 DASHES = {"dense": "dot", "pruned": "solid"}
