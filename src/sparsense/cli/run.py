@@ -28,7 +28,7 @@ def run(
 
     Prune, attach heads, calibrate, export, measure and report, as the recipe says.
     """
-    loaded = _load(recipe, set_)
+    loaded = _load(recipe, set_, doing="running a recipe")
     from sparsense.pipeline import run_recipe
 
     with progress(quiet=quiet) as report:
@@ -44,7 +44,7 @@ def train(
 
     As its section `train` says, from scratch.
     """
-    loaded = _load(recipe, set_)
+    loaded = _load(recipe, set_, doing="training a network")
     from sparsense.pipeline import train_recipe
 
     with progress(quiet=quiet) as report:
@@ -52,10 +52,14 @@ def train(
     typer.echo(file)
 
 
-def _load(recipe: Path, overrides: list[str] | None) -> Recipe:
+def _load(recipe: Path, overrides: list[str] | None, *, doing: str) -> Recipe:
+    """The recipe, once it is known that it can be run here."""
+    from sparsense.extras import need
     from sparsense.recipe import load_recipe, parse_override
 
-    return load_recipe(recipe, dict(parse_override(text) for text in overrides or ()))
+    loaded = load_recipe(recipe, dict(parse_override(text) for text in overrides or ()))
+    need("torch", doing=doing, extra="prune")
+    return loaded
 
 
 def _folder(recipe: Recipe, output: Path | None) -> Path:
