@@ -146,8 +146,6 @@ def blocks(layer: nn.Module) -> int:
 
 def why_not(layer: nn.Module) -> str:
     """Why a layer cannot be cut, "" when it can."""
-    if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
-        return "recurrent layers are not supported (hidden state and gates would have to be cut together)"
     if kind_of(layer) is None:
         return "there is no rule for cutting layers of this type"
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) != 1:

@@ -23,6 +23,7 @@ from sparsense.pruning.grouping import (
     join_blocks,
     left_alone,
     makers,
+    refuse_recurrent,
     refuse_unreached,
     refused,
     widths,
@@ -118,6 +119,7 @@ def channel_groups(module: nn.Module, example_input: Example, options: ChannelOp
         InputError: An entry of `ignore` matches nothing.
     """
     prunable_layers(module)  # refuses weights that are computed from others
+    refuse_recurrent(module)
     stays = Stays(ignored_layers(module, options.ignore), output_layers(module, example_input))
     groups = groups_of(module, _units(module, example_input), stays)
     refuse_unreached(module, groups, stays)

@@ -146,6 +146,20 @@ class _Sizes:
         return 0 if layer is None or why_not(layer) else channels(layer, side)
 
 
+def refuse_recurrent(module: nn.Module) -> None:
+    """Refuse recurrent layers: their hidden state and gates would have to be cut together.
+
+    Raises:
+        UnsupportedLayerError: There is one.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
+            raise UnsupportedLayerError(
+                name, type(layer).__name__, "recurrent layers cannot be traced; prune single weights instead, or "
+                "prune the part of the network that has none"
+            )  # fmt: skip
+
+
 def refuse_unreached(module: nn.Module, groups: Sequence[ChannelGroup], stays: Stays) -> None:
     """Layers that the example did not reach would break later, when their turn comes.
 

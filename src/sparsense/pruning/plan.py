@@ -159,24 +159,32 @@ def choose(
 
 
 def rounded(group: ChannelGroup, order: Tensor, count: int, multiple: int) -> int:
-    """How many units to remove so that the width is the nearest multiple; as asked when none is possible.
+    """How many units to remove so that the layers' widths are the nearest multiple.
 
-    A group that nothing is asked of keeps its width, and so does one narrower than the multiple.
+    A group that nothing is asked of keeps its width, and so does one that is not wider than the multiple. Where
+    layers of one group have parts of it only (sums over concatenations) the count stays as asked.
     """
-    sizes = group.channels_per_unit()
-    per_unit = int(sizes.max())
-    width, step = int(sizes.sum()), math.lcm(multiple, per_unit)
-    if count == 0 or multiple == 1 or int(sizes.min()) != per_unit:
+    step = _units_per_multiple(group, multiple)
+    if count == 0 or step == 1:
         return count
-    if width <= step:
+    if group.units <= step:
         return 0
-    asked = width - count * per_unit
-    below = asked // step * step
-    candidates = [w for w in (below, below + step) if step <= w <= width and (width - w) // per_unit <= len(order)]
-    if not candidates:
-        return count
-    best = min(candidates, key=lambda w: (abs(w - asked), w))
-    return (width - best) // per_unit
+    left = group.units - count
+    below = left // step * step
+    possible = [u for u in (below, below + step) if step <= u and 0 <= group.units - u <= len(order)]
+    return group.units - min(possible, key=lambda units: abs(units - left)) if possible else count
+
+
+def _units_per_multiple(group: ChannelGroup, multiple: int) -> int:
+    # The least number of units that gives every producer a multiple of channels.
+    step = 1
+    for producer in group.producers:
+        units = group.unit_of[Side(producer, "out")]
+        per_unit = torch.bincount(units[units >= 0], minlength=group.units)
+        if int(per_unit.min()) != int(per_unit.max()):
+            return 1
+        step = math.lcm(step, multiple // math.gcd(multiple, int(per_unit.max())))
+    return step
 
 
 def _order(group: ChannelGroup, values: Tensor, floor: float) -> Tensor:
