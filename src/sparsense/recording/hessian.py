@@ -172,13 +172,17 @@ def _multiplier(gate: Tensor, axis: int) -> Callable[[nn.Module, tuple[Tensor, .
     return multiply
 
 
-def _exact_diagonal(slope: Tensor, weight: Tensor) -> Tensor:
-    diagonal = torch.zeros_like(weight).flatten()
-    if not slope.requires_grad:
-        return diagonal.reshape(weight.shape)
-    for index, entry in enumerate(slope.flatten()):
-        row = torch.autograd.grad(entry, weight, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-        diagonal[index] = row.flatten()[index]
+def _exact_diagonal(slope: Tensor, weight: Tensor, chunk: int = 64) -> Tensor:
+    # Rows of the Hessian, a chunk at a time; of each only its own entry is kept.
+    diagonal = torch.zeros(weight.numel()).to(weight)
+    if slope.requires_grad:
+        for start in range(0, len(diagonal), chunk):
+            own = torch.arange(start, min(start + chunk, len(diagonal)))
+            directions = nn.functional.one_hot(own, len(diagonal)).to(weight).reshape(-1, *weight.shape)
+            rows = torch.autograd.grad(
+                slope, weight, directions, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            )[0].flatten(1)
+            diagonal[own] = rows[torch.arange(len(own)), own]
     return diagonal.reshape(weight.shape)
 
 
