@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,3 +105,36 @@ def finite(batch: NDArray[Any]) -> Matrix:
             "NaN or infinity; check the inputs"
         )
     return rows
+
+
+def correct_means(
+    batches: Iterable[NDArray[Any]],
+    labels: NDArray[Any] | None,
+    classify: Callable[[Matrix], NDArray[Any]],
+    head: str,
+) -> Matrix:
+    """Mean of the correctly classified observations of every class, [K, D].
+
+    Args:
+        batches: `[n, D]` each.
+        labels: As in `ClassMoments.fit`.
+        classify: Observations -> logits [n, K].
+        head: Who asks, for the error.
+
+    Raises:
+        CalibrationError: A class without a correctly classified observation.
+    """
+    sums: Any = 0.0
+    counts: Any = 0
+    for rows, truth in labelled(batches, labels):
+        logits = classify(rows)
+        classes = np.arange(logits.shape[1])
+        correct = (logits.argmax(1) == truth)[:, None] & (truth[:, None] == classes)
+        sums, counts = sums + correct.T.astype(np.float64) @ rows, counts + correct.sum(0)
+    if not np.all(counts):
+        raise CalibrationError(
+            f"fitting head {head!r}: expected correctly classified inputs of every class, found none of class "
+            f"{int(np.argmin(counts))}; give more, or check the labels",
+            needed=1,
+        )
+    return np.asarray(sums / counts[:, None])

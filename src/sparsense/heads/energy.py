@@ -8,6 +8,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import positive
 from sparsense.heads.head import Head, register
+from sparsense.heads.logits import free_energy
 
 
 @register
@@ -34,8 +35,5 @@ class Energy(Head):
         return network.output
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """The largest logit is taken out of the sum first, so that nothing overflows."""
-        logits = op.Mul(observed, 1 / self.temperature)
-        largest = op.ReduceMax(logits, [1], keepdims=1)
-        total = op.Log(op.ReduceSum(op.Exp(op.Sub(logits, largest)), [1], keepdims=1))
-        return op.Mul(op.Squeeze(op.Add(total, largest), [1]), -self.temperature)
+        """Their free energy."""
+        return free_energy(op, observed, self.temperature)

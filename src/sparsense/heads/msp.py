@@ -8,7 +8,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import positive
 from sparsense.heads.head import Head, register
-from sparsense.heads.loss import predicted_class
+from sparsense.heads.logits import other_classes
 
 
 @register
@@ -36,8 +36,5 @@ class MaximumSoftmaxProbability(Head):
         return network.output
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """The probability of every other class together: exact where 1 - max would cancel."""
-        logits = op.Mul(observed, 1 / self.temperature)
-        odds = op.Exp(op.Sub(logits, op.ReduceMax(logits, [1], keepdims=1)))
-        others = op.ReduceSum(op.Mul(odds, op.Sub(1.0, predicted_class(op, logits))), [1], keepdims=0)
-        return op.Div(others, op.ReduceSum(odds, [1], keepdims=0))
+        """The probability of every other class together."""
+        return other_classes(op, observed, self.temperature)

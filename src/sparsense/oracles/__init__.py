@@ -5,6 +5,6 @@ They share no code with the graphs that they judge. Slow and obvious on purpose.
 
 from sparsense.oracles.oracle import ORACLES, oracle_scores
 
-from sparsense.oracles import features, logits, sensitivity  # isort: skip  importing registers
+from sparsense.oracles import classes, features, logits, sensitivity, shaping  # isort: skip  importing registers
 
-__all__ = ["ORACLES", "features", "logits", "oracle_scores", "sensitivity"]
+__all__ = ["ORACLES", "classes", "features", "logits", "oracle_scores", "sensitivity", "shaping"]

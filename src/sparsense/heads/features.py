@@ -1,0 +1,75 @@
+"""The last fully connected layer: what goes in, and what it would answer to something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsense.errors import GraphError
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """f = h W + b.
+
+    Attributes:
+        weight: [F, K].
+        bias: [K].
+    """
+
+    weight: Matrix
+    bias: Matrix
+
+    @classmethod
+    def of(cls, network: ForwardGraph) -> LastLayer:
+        """Read the constants; GraphError when they are computed at run time."""
+        node = network.last_linear
+        attributes = node.attributes
+        weight = _constant(node.inputs[1], node)
+        if node.op_type == "Gemm":
+            weight = weight.T if attributes.get_int("transB", 0) else weight
+            weight = weight * np.float32(attributes.get_float("alpha", 1.0))
+        bias = np.zeros(weight.shape[1], np.float32)
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            bias = bias + _constant(node.inputs[2], node) * np.float32(attributes.get_float("beta", 1.0))
+        return cls(np.ascontiguousarray(weight), bias + _added_behind(network, node))
+
+    def logits(self, op: Builder, features: ir.Value) -> ir.Value:
+        """The answer [N, K] to features [N, F]."""
+        return op.Gemm(features, self.weight, self.bias)
+
+    @property
+    def origin(self) -> NDArray[np.float64]:
+        """The features [F] of least norm that make all logits as near to 0 as they can be: -(W^+) b."""
+        return -np.linalg.pinv(self.weight.T.astype(np.float64)) @ self.bias
+
+
+def _constant(value: ir.Value | None, node: ir.Node) -> Matrix:
+    if value is None or value.const_value is None:
+        raise GraphError(
+            f"reading the last fully connected layer: expected constant weights, found that node {node.name!r} "
+            f"({node.op_type}) computes them at run time; use a head that needs only logits or sensitivities"
+        )
+    return np.asarray(value.const_value.numpy(), np.float32)
+
+
+def _added_behind(network: ForwardGraph, node: ir.Node) -> Matrix:
+    """Biases that Add nodes put on the product, between it and the network's output."""
+    total, value = np.zeros(1, np.float32), network.output
+    while value.producer() is not node:
+        step = value.producer()
+        if step is None:
+            break
+        following = next(v for v in step.inputs if v is not None and v.producer() is not None)
+        if step.op_type == "Add":
+            other = step.inputs[1] if step.inputs[0] is following else step.inputs[0]
+            total = total + _constant(other, step).reshape(-1)
+        value = following
+    return total

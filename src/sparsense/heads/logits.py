@@ -1,0 +1,43 @@
+"""Functions of logits [N, K] as graph nodes, in forms that keep their digits in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.heads.head import Array
+from sparsense.heads.loss import predicted_class
+
+
+def free_energy(op: Builder, logits: ir.Value, temperature: float = 1.0) -> ir.Value:
+    """-T log sum_k exp(f_k / T), [N]; the largest logit is taken out of the sum first, so that nothing overflows."""
+    scaled = logits if temperature == 1 else op.Mul(logits, 1 / temperature)
+    largest = op.ReduceMax(scaled, [1], keepdims=1)
+    total = op.Log(op.ReduceSum(op.Exp(op.Sub(scaled, largest)), [1], keepdims=1))
+    return op.Mul(op.Squeeze(op.Add(total, largest), [1]), -temperature)
+
+
+def other_classes(op: Builder, logits: ir.Value, temperature: float = 1.0) -> ir.Value:
+    """1 - max_k softmax(f / T)_k as the sum over the other classes, [N]: exact where the difference would cancel."""
+    scaled = logits if temperature == 1 else op.Mul(logits, 1 / temperature)
+    odds = op.Exp(op.Sub(scaled, op.ReduceMax(scaled, [1], keepdims=1)))
+    others = op.ReduceSum(op.Mul(odds, op.Sub(1.0, predicted_class(op, scaled))), [1], keepdims=0)
+    return op.Div(others, op.ReduceSum(odds, [1], keepdims=0))
+
+
+def log_sum_exp(logits: Array) -> Array:
+    """The numpy form, [N], in float64.
+
+    Example:
+        >>> log_sum_exp(np.array([[1000.0, 1000.0]])).round(4)
+        array([1000.6931])
+    """
+    rows = np.asarray(logits, np.float64)
+    largest = rows.max(1, keepdims=True)
+    return np.asarray(np.log(np.exp(rows - largest).sum(1)) + largest[:, 0])
+
+
+def softmax(logits: Array) -> Array:
+    """The numpy form, [N, K], in float64."""
+    return np.asarray(np.exp(np.asarray(logits, np.float64) - log_sum_exp(logits)[:, None]))

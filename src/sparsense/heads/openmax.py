@@ -1,0 +1,86 @@
+"""OpenMax: how much of the logits extreme-value theory takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.errors import CalibrationError
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import at_least
+from sparsense.heads.classes import labelled
+from sparsense.heads.head import Array, Head, register
+from sparsense.heads.logits import free_energy
+from sparsense.heads.weibull import fit_tail
+
+
+@register
+class OpenMax(Head):
+    """Log odds of the unknown class, to which far-off activations give their logits.
+
+    d_k   = ||f - mean logits of class k||,  w_k = Weibull CDF of d_k fitted to the largest distances of the class
+    v_k   = f_k (1 - omega_k w_k),  v_0 = sum_k f_k omega_k w_k,  omega = (alpha - rank) / alpha for the top alpha
+    score = v_0 - log sum_k exp v_k
+
+    The published score is the sigmoid of this one, which has no digits left near 1.
+
+    Args:
+        alpha: How many of the largest logits are revised; capped at the number of classes.
+        tail: How many of the largest distances of a class its Weibull distribution is fitted to.
+
+    Reference:
+        Bendale and Boult, "Towards open set deep networks", CVPR 2016, arXiv:1511.06233.
+    """
+
+    name = "openmax"
+    needs_labels = True
+
+    def __init__(self, *, alpha: int = 3, tail: int = 20) -> None:
+        self.alpha, self.tail = at_least("alpha", alpha, 1), at_least("tail", tail, 3)
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """The logits."""
+        return network.output
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Learn each class's mean and tail from correctly classified inputs."""
+        rows, truth = (np.concatenate(part) for part in zip(*labelled(observations, labels), strict=True))
+        means, tails = [], []
+        for label in range(rows.shape[1]):
+            correct = rows[(truth == label) & (rows.argmax(1) == label)]
+            if len(correct) < 3:
+                raise CalibrationError(
+                    f"fitting head {self.name!r}: expected at least 3 correctly classified inputs of every class, "
+                    f"found {len(correct)} of class {label}; give more",
+                    needed=3,
+                )
+            means.append(correct.mean(0))
+            tails.append(fit_tail(np.linalg.norm(correct - means[-1], axis=1), self.tail))
+        self.means_, self.tails_ = np.stack(means), np.array(tails)
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """What the unknown class gets against what the others keep."""
+        taken = op.Mul(observed, op.Mul(self._ranks(op, observed), self._tail_probability(op, observed)))
+        return op.Add(op.ReduceSum(taken, [1], keepdims=0), free_energy(op, op.Sub(observed, taken)))
+
+    def _ranks(self, op: Builder, logits: ir.Value) -> ir.Value:
+        """Omega, [N, K]: 1 for the largest logit, falling in steps of 1 / alpha."""
+        classes = len(self.learnt("means"))
+        alpha = min(self.alpha, classes)
+        weights = ((alpha - np.arange(alpha)) / alpha).astype(np.float32)[:, None]
+        _, best = op.call("TopK", logits, [alpha], outputs=2, axis=1)
+        hot = op.OneHot(best, np.asarray(classes), np.asarray([0, 1], np.float32), axis=2)
+        return op.ReduceSum(op.Mul(hot, weights), [1], keepdims=0)
+
+    def _tail_probability(self, op: Builder, logits: ir.Value) -> ir.Value:
+        """Weibull CDF of the distance to each class mean, [N, K]."""
+        means, (location, scale, shape) = self.learnt("means"), self.learnt("tails").T.astype(np.float32)
+        offset = op.Sub(op.Unsqueeze(logits, [1]), means.astype(np.float32))
+        distance = op.Sqrt(op.ReduceSum(op.Mul(offset, offset), [2], keepdims=0))
+        reach = op.Div(op.Max(op.Sub(distance, location), 0.0), scale)
+        return op.Sub(1.0, op.Exp(op.Neg(op.Pow(reach, shape))))

@@ -1,0 +1,43 @@
+"""Mahalanobis distance to the nearest class, relative to the distance to everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.heads.classes import ClassMoments
+from sparsense.heads.gaussian import Gaussian, whitening
+from sparsense.heads.head import Array, register
+from sparsense.heads.mahalanobis import Mahalanobis, nearest
+
+
+@register
+class RelativeMahalanobis(Mahalanobis):
+    """What the nearest class explains better than one Gaussian over all classes.
+
+    score = min_c (h - mu_c)^T C^-1 (h - mu_c) - (h - mu)^T C0^-1 (h - mu),  mu and C0 of all classes together
+
+    Args:
+        shrinkage: Share of the identity in both correlation matrices, in [0, 1]; 0 is the published form.
+
+    Reference:
+        Ren et al., "A simple fix to Mahalanobis distance for improving near-OOD detection", 2021, arXiv:2106.09022.
+    """
+
+    name = "relative_mahalanobis"
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Learn class means and both covariances."""
+        found = ClassMoments.fit(observations, labels)
+        self.origin_, self.means_ = found.mean, found.means
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
+        self.background_ = whitening(found.mean, found.total, shrinkage=self.shrinkage)
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """The difference of the two squared distances."""
+        close = nearest(op, observed, self.learnt("origin"), self.learnt("whitening"), self.learnt("means"))
+        return op.Sub(close, Gaussian(self.learnt("origin"), self.learnt("background")).distance(op, observed))

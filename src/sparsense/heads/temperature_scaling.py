@@ -1,0 +1,54 @@
+"""Maximum softmax probability at a temperature learnt from data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.classes import labelled
+from sparsense.heads.head import Array, Head, register
+from sparsense.heads.logits import other_classes, softmax
+
+BOUNDS = (1e-3, 1e3)  # of 1 / T; labels that a network predicts without a fault would drive it to infinity
+
+
+@register
+class TemperatureScaling(Head):
+    """One minus the probability of the predicted class, at the temperature that makes probabilities honest.
+
+    score = 1 - max_k softmax(f / T)_k,  T = argmin sum_i -log softmax(f_i / T)_yi
+
+    The temperature is best learnt from data that the network was not trained on.
+
+    Reference:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599.
+    """
+
+    name = "temperature_scaling"
+    needs_labels = True
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """The logits."""
+        return network.output
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Learn T: the likelihood is convex in 1 / T, so its slope is bisected."""
+        batches = list(labelled(observations, labels))
+        logits, truth = (np.concatenate(part) for part in zip(*batches, strict=True))
+        logits = logits - logits[np.arange(len(logits)), truth][:, None]
+        low, high = np.log(BOUNDS)
+        for _ in range(60):
+            middle = (low + high) / 2
+            slope = (softmax(np.exp(middle) * logits) * logits).sum()
+            low, high = (middle, high) if slope < 0 else (low, middle)
+        self.temperature_ = np.asarray(np.exp(-(low + high) / 2))
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """The probability of every other class together."""
+        return other_classes(op, observed, float(self.learnt("temperature")))
