@@ -44,9 +44,7 @@ def differentiate(
             _push(op, call, on_path, deltas)
     missing = [value.name for value in wrt if value not in deltas]
     if missing:
-        raise ValueError(
-            f"differentiating {of.name!r}: it does not depend on {', '.join(map(repr, missing))}"
-        )
+        raise ValueError(f"differentiating {of.name!r}: it does not depend on {', '.join(map(repr, missing))}")
     return {value: deltas[value] for value in wrt}
 
 
@@ -72,37 +70,35 @@ def nodes_between(start: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
     producer = end.producer()
     if producer is None or producer.graph is None:
         return []
-    behind, reached, path = ancestors(end), set(start), []
+    behind, reached, path = ancestors(end, carrying=True), set(start), []
     for node in producer.graph:
-        if node in behind and not _is_flat(node) and any(value in reached for value in node.inputs):
+        if node in behind and any(value in reached for value in node.inputs):
             path.append(node)
             reached.update(output for output in node.outputs if is_float(output))
     return path
+
+
+def ancestors(value: ir.Value, *, carrying: bool = False) -> set[ir.Node]:
+    """All nodes that a value was computed from; with `carrying`, those that carry a gradient of it."""
+    found: set[ir.Node] = set()
+    pending = [value]
+    while pending:
+        node = pending.pop().producer()
+        if node is None or node in found or (carrying and _is_flat(node)):
+            continue
+        found.add(node)
+        pending.extend(x for x in node.inputs if x is not None and (is_float(x) or not carrying))
+    return found
 
 
 def _is_flat(node: ir.Node) -> bool:
     return not node.domain and node.op_type in RULES and RULES[node.op_type].flat
 
 
-def ancestors(value: ir.Value) -> set[ir.Node]:
-    """All nodes that a value was computed from."""
-    """The nodes that a value is computed from."""
-    found: set[ir.Node] = set()
-    pending = [value]
-    while pending:
-        node = pending.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            pending.extend(operand for operand in node.inputs if operand is not None)
-    return found
-
-
 def check_rules(path: Sequence[ir.Node], wrt: Iterable[ir.Value]) -> None:
     """Refuse, by name, a node that the gradient would have to cross without a rule."""
     reached = {*wrt, *(output for node in path for output in node.outputs)}
     for node in path:
-        if not any(is_float(output) for output in node.outputs):
-            continue  # comparisons, shapes, indices: gradients end there
         if node.domain or node.op_type not in RULES:
             raise unsupported(node, "has no differentiation rule")
         for index, value in enumerate(node.inputs):
@@ -111,5 +107,5 @@ def check_rules(path: Sequence[ir.Node], wrt: Iterable[ir.Value]) -> None:
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """Whether gradients can flow through a value; integers and booleans carry none."""
-    return value is not None and value.dtype is not None and value.dtype.is_floating_point()
+    """Whether gradients can flow through a value; integers and booleans carry none. An unknown type might."""
+    return value is not None and (value.dtype is None or value.dtype.is_floating_point())

@@ -85,12 +85,7 @@ def _as_layer(node: ir.Node) -> Layer | None:
     if node.domain or node.op_type not in WEIGHTED:
         return None
     activation, weight = node.inputs[0], node.inputs[1]
-    if (
-        activation is None
-        or weight is None
-        or weight.const_value is None
-        or activation.const_value is not None
-    ):
+    if activation is None or weight is None or weight.const_value is None or activation.const_value is not None:
         return None
     if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
         return None
@@ -126,9 +121,7 @@ def _conv_gate(op: Builder, layer: Layer, product: ir.Value, delta: ir.Value) ->
     total = op.GlobalAveragePool(product)
     bias = layer.bias
     if bias is not None and bias.any():
-        total = op.Sub(
-            total, op.Mul(op.GlobalAveragePool(delta), bias.reshape(1, -1, *[1] * (rank(layer.output) - 2)))
-        )
+        total = op.Sub(total, op.Mul(op.GlobalAveragePool(delta), bias.reshape(1, -1, *[1] * (rank(layer.output) - 2))))
     return op.Mul(op.Flatten(total, axis=1), positions(op, layer.output))
 
 
@@ -137,9 +130,7 @@ def positions(op: Builder, value: ir.Value) -> Any:
     sizes = dims(value)[2:]
     if all(isinstance(size, int) for size in sizes):
         return float(prod(sizes))
-    return op.Cast(
-        op.ReduceProd(op.Shape(value, start=2), keepdims=0), to=int(value.dtype or ir.DataType.FLOAT)
-    )
+    return op.Cast(op.ReduceProd(op.Shape(value, start=2), keepdims=0), to=int(value.dtype or ir.DataType.FLOAT))
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -174,12 +165,8 @@ def _dense(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Value, NDArra
         layer.activation,
         [-1 if rank(layer.activation) == 2 else 0, 1 if rank(layer.activation) == 2 else -1, into],
     )
-    d = op.Reshape(
-        delta, [-1 if rank(layer.activation) == 2 else 0, 1 if rank(layer.activation) == 2 else -1, out]
-    )
-    if (
-        rank(layer.activation) == 2
-    ):  # an outer product: broadcasting is cheaper than a batch of 1-column products
+    d = op.Reshape(delta, [-1 if rank(layer.activation) == 2 else 0, 1 if rank(layer.activation) == 2 else -1, out])
+    if rank(layer.activation) == 2:  # an outer product: broadcasting is cheaper than a batch of 1-column products
         return op.Mul(op.Reshape(layer.activation, [-1, into, 1]), d), weight
     return op.MatMul(op.Transpose(x, perm=[0, 2, 1]), d), weight
 
@@ -231,33 +218,24 @@ def unfold(op: Builder, x: ir.Value, y: ir.Value, window: Window) -> ir.Value:
     return op.Reshape(stacked, [0, len(views), dims(x)[1], -1])
 
 
-def _shifted(
-    op: Builder, padded: ir.Value, y: ir.Value, starts: list[int], strides: Sequence[int]
-) -> ir.Value:
+def _shifted(op: Builder, padded: ir.Value, y: ir.Value, starts: list[int], strides: Sequence[int]) -> ir.Value:
     axes = list(range(2, rank(padded)))
     sizes = dims(y)[2:]
     if all(isinstance(size, int) for size in sizes):
         ends: Any = [
-            start + (size - 1) * stride + 1
-            for start, size, stride in zip(starts, sizes, strides, strict=True)
+            start + (size - 1) * stride + 1 for start, size, stride in zip(starts, sizes, strides, strict=True)
         ]
     else:
         steps = op.Mul(op.Sub(op.Shape(y, start=2), np.ones(1, np.int64)), np.asarray(strides, np.int64))
         ends = op.Add(steps, np.asarray(starts, np.int64) + 1)
     if list(ends) == dims(padded)[2:] and not any(starts) if isinstance(ends, list) else False:
-        return (
-            padded
-            if all(stride == 1 for stride in strides)
-            else op.Slice(padded, starts, ends, axes, list(strides))
-        )
+        return padded if all(stride == 1 for stride in strides) else op.Slice(padded, starts, ends, axes, list(strides))
     return op.Slice(padded, starts, ends, axes, list(strides))
 
 
 def _transposed(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Value, NDArray[Any]]:
     """The adjoint of a convolution: input and gradient exchange their parts."""
-    weight = (
-        layer.weight
-    )  # [I, O/g, *k] = the weight [out, in/g, *k] of the convolution from delta to the input
+    weight = layer.weight  # [I, O/g, *k] = the weight [out, in/g, *k] of the convolution from delta to the input
     window = Window.of(Call.of(layer.node, op.opset), weight.shape[2:])
     patches = unfold(op, delta, layer.activation, window)
     return _patch_products(op, patches, layer.activation, weight, window.group)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsense.errors import GraphError, UnsupportedOperatorError
@@ -37,9 +38,10 @@ class Call:
         return cls(node.inputs, node.outputs, deltas, node, opset)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, or the operator's default."""
+        """The value of an attribute, or the operator's default; numbers in single precision, as files store them."""
         attribute = self.node.attributes.get(name)
-        return default if attribute is None else attribute.value
+        value = default if attribute is None else attribute.value
+        return float(np.float32(value)) if isinstance(value, float) else value
 
     def attributes(self) -> dict[str, Any]:
         """All attributes that the node sets."""
@@ -108,8 +110,11 @@ def variadic(op_type: str, product: Callable[[Builder, Any, Call, int], Any]) ->
 
 def several_outputs(op_type: str, product: Callable[[Builder, Call], Any]) -> None:
     """Register an operator of one input and several differentiable outputs (Split); its product reads `call.deltas`."""
-    first: VectorJacobian = lambda op, _, call: product(op, call)  # noqa: E731
-    RULES.add(op_type, Rule(lambda index: first if index == 0 else None, outputs=1 << 30))
+
+    def of_all(op: Builder, _: Any, call: Call) -> Any:
+        return product(op, call)
+
+    RULES.add(op_type, Rule(lambda index: of_all if index == 0 else None, outputs=1 << 30))
 
 
 def no_gradient(*op_types: str) -> None:

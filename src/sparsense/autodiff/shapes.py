@@ -104,6 +104,19 @@ def unbroadcast(op: Builder, delta: ir.Value, value: ir.Value) -> ir.Value:
     return op.ReduceSum(delta, list(range(extra)), keepdims=0) if extra else delta
 
 
+def pad_or_crop(
+    op: Builder, value: ir.Value, axes: Sequence[int], begins: Sequence[int], ends: Sequence[int]
+) -> ir.Value:
+    """Zeros put around a value along some axes, or, where a number is negative, elements cut off."""
+    if min(*begins, *ends) < 0:
+        starts = [max(-begin, 0) for begin in begins]
+        stops = [end if end < 0 else np.iinfo(np.int64).max for end in ends]
+        value = op.Slice(value, starts, stops, list(axes))
+    if max(*begins, *ends) > 0:
+        value = op.Pad(value, [max(pad, 0) for pad in (*begins, *ends)], None, list(axes))
+    return value
+
+
 def as_mask(op: Builder, condition: ir.Value, like: ir.Value) -> ir.Value:
     """1 where a condition holds, else 0, in the type of a value."""
     return op.Cast(condition, to=int(like.dtype or ir.DataType.FLOAT))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+SHAPED_AS_INPUT = {"GroupNormalization"}  # operators whose schema cannot infer shapes
 Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 
 
@@ -43,9 +44,7 @@ class Builder:
 
         return call
 
-    def call(
-        self, op_type: str, *operands: Operand, outputs: int = 1, **attributes: Any
-    ) -> tuple[ir.Value, ...]:
+    def call(self, op_type: str, *operands: Operand, outputs: int = 1, **attributes: Any) -> tuple[ir.Value, ...]:
         """Add one node and return all of its outputs."""
         dtype = next((value.dtype for value in operands if _is_number(value)), None)
         inputs = [self._value(operand, dtype) for operand in operands]
@@ -106,25 +105,22 @@ def infer_outputs(node: ir.Node, opset: int) -> None:
         if value is None or value.dtype is None or value.name is None:
             continue
         types[value.name] = type_proto(value)
-        if (
-            value.const_value is not None
-            and value.const_value.size <= 64
-            and value.dtype == ir.DataType.INT64
-        ):
+        if value.const_value is not None and value.const_value.size <= 64:
             data[value.name] = ir.to_proto(value.const_value)
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     inferred = onnx.shape_inference.infer_node_outputs(
         schema, proto, types, data, opset_imports=[onnx.helper.make_opsetid("", opset)]
     )
     for output in node.outputs:
-        if output.name in inferred:
-            result = ir.from_proto(inferred[output.name])
-            output.dtype, output.shape = result.type.dtype, result.shape
+        if node.op_type in SHAPED_AS_INPUT and node.inputs[0] is not None:
+            output.type, output.shape = node.inputs[0].type, node.inputs[0].shape
+        elif output.name in inferred:
+            described = onnx.helper.make_value_info(output.name, inferred[output.name])
+            result = ir.serde.deserialize_value_info_proto(described, None)
+            output.type, output.shape = result.type, result.shape
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:
     """The ONNX type of a value; unknown sizes stay unknown."""
-    shape = (
-        None if value.shape is None else [dim if isinstance(dim, int) else dim.value for dim in value.shape]
-    )
+    shape = None if value.shape is None else [dim if isinstance(dim, int) else dim.value for dim in value.shape]
     return onnx.helper.make_tensor_type_proto(int(value.dtype or 0), shape)

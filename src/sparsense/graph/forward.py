@@ -45,9 +45,7 @@ class ForwardGraph:
         """The node (Gemm or MatMul) that makes the logits."""
         node = self.output.producer()
         while node is not None and node.op_type in ("Add", "Identity", "Squeeze", "Reshape", "Flatten"):
-            node = next(
-                (v.producer() for v in node.inputs if v is not None and v.producer() is not None), None
-            )
+            node = next((v.producer() for v in node.inputs if v is not None and v.producer() is not None), None)
         if node is None or node.op_type not in ("Gemm", "MatMul"):
             kind = "the graph's input" if node is None else f"node {node.name!r} ({node.op_type})"
             raise GraphError(
@@ -59,18 +57,14 @@ class ForwardGraph:
     def copy(self) -> ForwardGraph:
         """An independent copy, so that a head can add throw-away nodes."""
         model = self.model.clone()
-        values = {
-            v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]
-        }
+        values = {v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]}
         find = lambda value: values[value.name]  # noqa: E731
         return ForwardGraph(
             model, find(self.input), find(self.target), find(self.output), Builder(model.graph), self.task
         )
 
 
-def forward_graph(
-    model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier"
-) -> ForwardGraph:
+def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier") -> ForwardGraph:
     """Simplify a model and put the preprocessing in front of it.
 
     Args:

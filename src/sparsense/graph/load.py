@@ -15,9 +15,7 @@ MINIMUM_OPSET = 18  # reductions take their axes as an input from here on: one f
 MAXIMUM_BYTES = 2 * 1024**3 - 1  # protobuf's own limit for one message
 
 
-def load_graph(
-    source: str | Path | bytes | onnx.ModelProto, *, maximum_bytes: int = MAXIMUM_BYTES
-) -> ir.Model:
+def load_graph(source: str | Path | bytes | onnx.ModelProto, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Model:
     """Read, check and normalise a model: external data inside its own folder only, functions inlined, opset >= 18.
 
     Args:
@@ -88,9 +86,7 @@ def _load_external_data(proto: onnx.ModelProto, name: str, folder: Path | None, 
             )
         total += external_data_helper.ExternalDataInfo(tensor).length or path.stat().st_size
         if total > maximum_bytes:
-            raise UnsafeFileError(
-                f"reading {name}: its external data exceeds {maximum_bytes:,} bytes; refused"
-            )
+            raise UnsafeFileError(f"reading {name}: its external data exceeds {maximum_bytes:,} bytes; refused")
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]

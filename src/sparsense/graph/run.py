@@ -34,11 +34,7 @@ class Session:
         threads: int | None = None,
         optimise: bool = True,
     ) -> None:
-        content = (
-            model
-            if isinstance(model, bytes)
-            else ir.to_proto(with_outputs(model, outputs)).SerializeToString()
-        )
+        content = model if isinstance(model, bytes) else ir.to_proto(with_outputs(model, outputs)).SerializeToString()
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if not optimise:
@@ -70,9 +66,7 @@ def stream(
     session = Session(model, outputs)
     names = session.input_names[: len(columns)]
     for start in range(0, len(columns[0]), batch_size):
-        yield session(
-            {name: column[start : start + batch_size] for name, column in zip(names, columns, strict=True)}
-        )
+        yield session({name: column[start : start + batch_size] for name, column in zip(names, columns, strict=True)})
 
 
 def with_outputs(model: ir.Model, outputs: Sequence[ir.Value] | None) -> ir.Model:
@@ -90,6 +84,6 @@ def _named(graph: ir.Graph, value: ir.Value, index: int) -> ir.Value:
     """A copy under a name of its own: an input, an initializer or a value asked for twice cannot be outputs."""
     node = ir.node("Identity", [value], name=f"asked_{index}")
     node.outputs[0].name = f"asked_{index}:{value.name}"
-    node.outputs[0].dtype, node.outputs[0].shape = value.dtype, value.shape
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
     graph.append(node)
     return node.outputs[0]

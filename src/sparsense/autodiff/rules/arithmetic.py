@@ -24,7 +24,9 @@ vjp("Reciprocal", lambda op, d, c: op.Neg(op.Mul(d, op.Mul(c.y[0], c.y[0]))))
 vjp("Exp", lambda op, d, c: op.Mul(d, c.y[0]))
 vjp("Log", lambda op, d, c: op.Div(d, c.x[0]))
 vjp("Cast", lambda op, d, c: op.Cast(d, to=int(c.x[0].dtype)))
-vjp("CastLike", lambda op, d, c: op.CastLike(d, c.x[0]))
+vjp(
+    "CastLike", lambda op, d, c: op.Cast(d, to=int(c.x[0].dtype)), lambda op, d, c: None
+)  # of the second only the type counts
 vjp("Where", None, lambda op, d, c: op.Where(c.x[0], d, 0.0), lambda op, d, c: op.Where(c.x[0], 0.0, d))
 
 variadic("Sum", lambda op, d, c, index: d)
@@ -43,7 +45,7 @@ def _power_base(op: Builder, d: Any, c: Call) -> Any:
     """D * a * x^(a - 1); for a constant a the coefficient and the exponent are worked out here."""
     base, exponent = c.x
     if exponent.const_value is None:
-        like = op.CastLike(exponent, base)
+        like = op.Cast(exponent, to=int(base.dtype))
         return op.Mul(d, op.Mul(like, op.Pow(base, op.Sub(like, 1.0))))
     a = exponent.const_value.numpy().astype(dtype_of(base))
     if (a == 2).all():

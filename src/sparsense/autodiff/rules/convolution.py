@@ -1,4 +1,4 @@
-"""Convolutions: the gradient of the input is again a convolution, with rearranged weights, in a layout the runtime likes."""
+"""Convolutions: the gradient of the input is again a convolution, in a layout that the runtime likes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsense.autodiff.rule import Call, vjp
 from sparsense.autodiff.rules.window import Axis, Window
-from sparsense.autodiff.shapes import all_known, dims, dtype_of, rank
+from sparsense.autodiff.shapes import all_known, dims, dtype_of, pad_or_crop, rank
 from sparsense.graph.build import Builder
 
 
@@ -74,9 +74,8 @@ def _conv(
 ) -> ir.Value:
     """A stride-1 convolution; negative padding cuts the input instead."""
     shape, half = dims(kernel)[2:], len(pads) // 2
-    if min(pads) < 0:
-        cut = [min(pad, 0) for pad in pads]
-        x = op.Pad(x, [0, 0, *cut[:half], 0, 0, *cut[half:]])
+    cut = [min(pad, 0) for pad in pads]
+    x = pad_or_crop(op, x, range(2, 2 + half), cut[:half], cut[half:])
     return op.Conv(
         x,
         kernel,
@@ -116,7 +115,7 @@ def _pad_to(op: Builder, kernel: ir.Value, axes: Sequence[Axis]) -> ir.Value:
     begins = [axis.stride * _highest_offset(axis) - axis.begin for axis in axes]
     lengths = [axis.stride * _taps(axis) for axis in axes]
     ends = [n - b - k for n, b, k in zip(lengths, begins, dims(kernel)[2:], strict=True)]
-    return op.Pad(kernel, [0, 0, *begins, 0, 0, *ends])
+    return pad_or_crop(op, kernel, range(2, rank(kernel)), begins, ends)
 
 
 def _taps(axis: Axis) -> int:
@@ -173,13 +172,13 @@ def _zero_insert(op: Builder, value: ir.Value, steps: Sequence[int]) -> ir.Value
 
 def _fit(op: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
     """Cut or zero-fill at the end so that the spatial sizes are those of `like`."""
-    have, want = dims(value)[2:], dims(like)[2:]
-    before = np.zeros(2 + len(want) + 2, np.int64)
+    have, want, axes = dims(value)[2:], dims(like)[2:], list(range(2, rank(like)))
     if all_known([*have, *want]):
         missing = [w - h for w, h in zip(want, have, strict=True)]
-        return op.Pad(value, [*before, *missing]) if any(missing) else value
-    missing = op.Sub(op.Shape(like, start=2), op.Shape(value, start=2))
-    return op.Pad(value, op.Concat(before, missing, axis=0))
+        return pad_or_crop(op, value, axes, [0] * len(axes), missing)
+    shape, none = op.Shape(like, start=2), np.zeros(len(axes), np.int64)
+    lacking = op.Max(op.Sub(shape, op.Shape(value, start=2)), none)
+    return op.Slice(op.Pad(value, op.Concat(none, lacking, axis=0), None, axes), none, shape, axes)
 
 
 def scatter_windows(op: Builder, delta: ir.Value, like: ir.Value, window: Window) -> ir.Value:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.rule import Call, vjp
-from sparsense.autodiff.shapes import dims, rank, zeros_like
+from sparsense.autodiff.shapes import dims, pad_or_crop, rank, zeros_like
 from sparsense.graph.build import Builder
 
 
@@ -27,14 +27,10 @@ def place(op: Builder, d: ir.Value, indices: Any, like: ir.Value, axis: int) -> 
     if isinstance(indices, np.ndarray) and isinstance(size, int):
         indices = np.where(indices < 0, indices + size, indices)
         if (np.diff(indices) == 1).all() and len(indices):
-            return _pad_axis(op, d, axis, int(indices[0]), size - 1 - int(indices[-1]))
+            return pad_or_crop(op, d, [axis], [int(indices[0])], [size - 1 - int(indices[-1])])
         if len(set(indices.tolist())) == len(indices):
             return _gather_back(op, d, indices, size, axis)
     return _scatter(op, d, indices, like, axis)
-
-
-def _pad_axis(op: Builder, d: ir.Value, axis: int, before: int, after: int) -> ir.Value:
-    return op.Pad(d, [before, after], None, [axis]) if before or after else d
 
 
 def _gather_back(op: Builder, d: ir.Value, indices: NDArray[Any], size: int, axis: int) -> ir.Value:
@@ -42,12 +38,14 @@ def _gather_back(op: Builder, d: ir.Value, indices: NDArray[Any], size: int, axi
     source = np.full(size, len(indices), np.int64)
     source[indices] = np.arange(len(indices))
     complete = len(indices) == size
-    return op.Gather(d if complete else _pad_axis(op, d, axis, 0, 1), source, axis=axis)
+    return op.Gather(d if complete else pad_or_crop(op, d, [axis], [0], [1]), source, axis=axis)
 
 
 def _scatter(op: Builder, d: ir.Value, indices: Any, like: ir.Value, axis: int) -> ir.Value:
     """The general form: indices may repeat, sizes may be free."""
-    shape = op.Concat(op.Shape(d, end=axis), op.Shape(like, start=axis, end=axis + 1), op.Shape(d, start=axis + 1), axis=0)
+    shape = op.Concat(
+        op.Shape(d, end=axis), op.Shape(like, start=axis, end=axis + 1), op.Shape(d, start=axis + 1), axis=0
+    )
     zeros = op.Expand(np.zeros((), d.dtype.numpy()), shape)  # type: ignore[union-attr]
     zeros.shape = ir.Shape([*dims(d)[:axis], dims(like)[axis], *dims(d)[axis + 1 :]])
     column = op.Reshape(indices, [-1, *[1] * (rank(d) - 1 - axis)])
@@ -56,7 +54,7 @@ def _scatter(op: Builder, d: ir.Value, indices: Any, like: ir.Value, axis: int) 
 
 
 def _slice(op: Builder, d: Any, c: Call) -> Any:
-    x, starts, ends = c.x[:3]
+    x, starts = c.x[:2]
     count = dims(starts)[0]
     axes = list(range(count)) if c.input(3) is None else [int(axis) % rank(x) for axis in c.constant(3)]
     steps = np.ones(count, np.int64) if c.input(4) is None else c.constant(4)
@@ -73,9 +71,7 @@ def _sliced(op: Builder, c: Call, position: int, axis: int, step: int) -> Any:
         start, end = int(c.constant(1)[position]), int(c.constant(2)[position])
         return np.arange(size)[start:end:step]
     one = [position]
-    everything = op.Range(
-        np.asarray(0), op.Squeeze(op.Gather(op.Shape(x), [axis]), [0]), np.asarray(1)
-    )
+    everything = op.Range(np.asarray(0), op.Squeeze(op.Gather(op.Shape(x), [axis]), [0]), np.asarray(1))
     return op.Slice(everything, op.Gather(starts, one), op.Gather(ends, one), [0], [step])
 
 
@@ -115,7 +111,9 @@ def _coordinate(op: Builder, indices: ir.Value, axis: int) -> ir.Value:
     """For every index tuple its own position along one axis, [..., 1]."""
     length = op.Squeeze(op.Gather(op.Shape(indices), [axis]), [0])
     column = op.Reshape(op.Range(np.asarray(0), length, np.asarray(1)), [-1, *[1] * (rank(indices) - 1 - axis)])
-    return op.Expand(column, op.Concat(op.Shape(indices, end=-1), np.asarray([1]), axis=0))
+    coordinates = op.Expand(column, op.Concat(op.Shape(indices, end=-1), np.asarray([1]), axis=0))
+    coordinates.shape = ir.Shape([*dims(indices)[:-1], 1])
+    return coordinates
 
 
 vjp("GatherND", _gather_nd)
@@ -161,7 +159,8 @@ vjp("Expand", lambda op, d, c: d)  # the walk sums over the repeated axes
 
 def _tile(op: Builder, d: Any, c: Call) -> Any:
     """Copies become an axis of their own, which is summed."""
-    shape, copies = [], []
+    shape: list[Any] = []
+    copies: list[int] = []
     for size, repeats in zip(dims(c.x[0]), c.constant(1).tolist(), strict=True):
         if repeats != 1:
             copies.append(len(shape))

@@ -96,25 +96,22 @@ def _instance_norm_scale(op: Builder, d: Any, c: Call) -> Any:
 vjp("InstanceNormalization", _instance_norm, _instance_norm_scale, lambda op, d, c: _per_channel(op, d))
 
 
-# GroupNormalization: over the positions and channels of each group; its scale is per group before opset 21
-def _channel_scale(op: Builder, c: Call) -> ir.Value:
-    x, scale = c.x[:2]
-    if c.opset >= 21:
-        return broadcast_channels(op, scale, x)
-    channels, groups = dims(x)[1], c.attribute("num_groups")
-    repeated = op.Reshape(op.Expand(op.Unsqueeze(scale, [1]), [groups, channels // groups]), [channels])
-    return broadcast_channels(op, repeated, x)
-
-
+# GroupNormalization: over the positions and channels of each group
 def _group_norm(op: Builder, d: Any, c: Call) -> Any:
     x = c.x[0]
     grouped = [0, c.attribute("num_groups"), -1]
-    scaled = op.Reshape(op.Mul(d, _channel_scale(op, c)), grouped)
+    scaled = op.Reshape(op.Mul(d, broadcast_channels(op, c.x[1], x)), grouped)
     back = standardise_back(op, scaled, op.Reshape(x, grouped), [2], c.attribute("epsilon", 1e-5))
     return op.Reshape(back, shape_like(op, x))
 
 
-vjp("GroupNormalization", _group_norm)
+def _group_norm_scale(op: Builder, d: Any, c: Call) -> Any:
+    grouped = op.Reshape(c.x[0], [0, c.attribute("num_groups"), -1])
+    z, _ = standardised(op, grouped, [2], c.attribute("epsilon", 1e-5))
+    return _per_channel(op, op.Mul(d, op.Reshape(z, shape_like(op, c.x[0]))))
+
+
+vjp("GroupNormalization", _group_norm, _group_norm_scale, lambda op, d, c: _per_channel(op, d))
 
 
 # LpNormalization: x / |x|_p along one axis; d - slope(x) sum(d y), over the norm, and 0 for a vector of zeros

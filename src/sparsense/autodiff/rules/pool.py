@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -79,9 +80,7 @@ def _axis_counts(axis: Axis, size: int, made: int, padded: bool) -> NDArray[Any]
 
 
 def _outer(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    product = counts[0]
-    for count in counts[1:]:
-        product = np.multiply.outer(product, count)
+    product: NDArray[Any] = reduce(np.multiply.outer, counts)
     return product
 
 
@@ -93,9 +92,7 @@ def _max(op: Builder, d: Any, c: Call) -> Any:
     attributes = {**c.attributes(), "storage_order": 0}
     _, indices = op.call("MaxPool", c.x[0], outputs=2, **attributes)
     flat = op.Reshape(zeros_like(op, c.x[0]), [-1])
-    spread = op.ScatterElements(
-        flat, op.Reshape(indices, [-1]), op.Reshape(d, [-1]), axis=0, reduction="add"
-    )
+    spread = op.ScatterElements(flat, op.Reshape(indices, [-1]), op.Reshape(d, [-1]), axis=0, reduction="add")
     return op.Reshape(spread, shape_like(op, c.x[0]))
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.rule import Call, vjp
-from sparsense.autodiff.shapes import dims, dtype_of, last_axis_order, permutation_inverse, rank
+from sparsense.autodiff.shapes import dims, dtype_of, last_axis_order, pad_or_crop, permutation_inverse, rank
 from sparsense.graph.build import Builder
 from sparsense.graph.run import Session
 
@@ -35,12 +35,14 @@ def multiply_along(op: Builder, value: ir.Value, matrix: Matrix, axis: int) -> i
 
 def _pad(op: Builder, d: Any, c: Call) -> Any:
     """Constant padding is cut off again; other paddings give back to the elements that they repeated."""
-    pads, axes = c.x[1], c.input(3)
-    if c.attribute("mode", "constant") == "constant":
-        return op.Pad(d, op.Neg(pads) if pads.const_value is None else (-c.constant(1)).tolist(), None, axes)
-    where = range(rank(c.x[0])) if axes is None else [int(axis) % rank(c.x[0]) for axis in c.constant(3)]
-    begins, ends = np.split(c.constant(1), 2)
-    for axis, begin, end in zip(where, begins.tolist(), ends.tolist(), strict=True):
+    constant, pads = c.attribute("mode", "constant") == "constant", c.x[1]
+    if constant and pads.const_value is None:
+        return op.Pad(d, op.Neg(pads), None, c.input(3))
+    axes = range(rank(c.x[0])) if c.input(3) is None else [int(axis) % rank(c.x[0]) for axis in c.constant(3)]
+    begins, ends = (part.tolist() for part in np.split(c.constant(1), 2))
+    if constant:
+        return pad_or_crop(op, d, axes, [-pad for pad in begins], [-pad for pad in ends])
+    for axis, begin, end in zip(axes, begins, ends, strict=True):
         if begin or end:
             d = multiply_along(op, d, _repetition(c, dims(c.x[0])[axis], begin, end), axis)
     return d

@@ -106,9 +106,7 @@ def _same_totals(c: Call, reaches: Sequence[int], strides: Sequence[int]) -> lis
         return [reach - 1 for reach in reaches]
     if not all_known(sizes):
         raise c.refuse("pads by auto_pad=SAME over a free height or width; export it with explicit pads")
-    return [
-        max((-(-n // s) - 1) * s + reach - n, 0) for n, s, reach in zip(sizes, strides, reaches, strict=True)
-    ]
+    return [max((-(-n // s) - 1) * s + reach - n, 0) for n, s, reach in zip(sizes, strides, reaches, strict=True)]
 
 
 def _transposed_totals(c: Call, reaches: Sequence[int], strides: Sequence[int]) -> list[int]:
@@ -117,6 +115,4 @@ def _transposed_totals(c: Call, reaches: Sequence[int], strides: Sequence[int]) 
     extra = c.attribute("output_padding", [0] * len(reaches))
     if not all_known([*sizes, *made]):
         raise c.refuse("has a free height or width together with auto_pad or output_shape; use explicit pads")
-    return [
-        s * (n - 1) + o + reach - m for n, m, s, o, reach in zip(sizes, made, strides, extra, reaches, strict=True)
-    ]
+    return [s * (n - 1) + o + reach - m for n, m, s, o, reach in zip(sizes, made, strides, extra, reaches, strict=True)]
