@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from sparsense.errors import InputError
-from sparsense.pruning.axes import axes_of, tensor_of
 from sparsense.pruning.groups import ChannelGroup, Removal, Side
-from sparsense.pruning.surgery import bare_axis, is_bare, owner_of
+from sparsense.pruning.surgery import places
 
 Measure = Literal["channels", "parameters", "multiply_adds"]
 MEASURES = ("channels", "parameters", "multiply_adds")
@@ -60,10 +59,9 @@ def budget_of(module: nn.Module, groups: Sequence[ChannelGroup], positions: Mapp
     for name, parameter in module.named_parameters():
         names[id(parameter)] = name
     axes: dict[str, dict[int, Side]] = {}
-    for side in {side: None for group in groups for side in group.unit_of}:
-        for tensor, dim in _parameters_of(module, side):
-            if id(tensor) in names:
-                axes.setdefault(names[id(tensor)], {})[dim] = side
+    for side, axis, _, tensor in places(module, {side: None for group in groups for side in group.unit_of}):
+        if id(tensor) in names:
+            axes.setdefault(names[id(tensor)], {})[axis.dim] = side
     multiplied = {
         names[id(parameter)]: count
         for layer, count in positions.items()
@@ -79,16 +77,6 @@ def check_measure(measure: str) -> None:
     """Refuse an unknown measure."""
     if measure not in MEASURES:
         raise InputError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}")
-
-
-def _parameters_of(module: nn.Module, side: Side) -> list[tuple[Tensor, int]]:
-    owner = owner_of(module, side.layer)
-    if is_bare(module, side.layer):
-        parameter = tensor_of(owner, side.layer.rpartition(".")[2])
-        assert isinstance(parameter, Tensor)
-        return [(parameter, bare_axis(parameter))]
-    found = ((tensor_of(owner, axis.tensor), axis.dim) for axis in axes_of(owner, side.side))
-    return [(tensor, dim) for tensor, dim in found if isinstance(tensor, Tensor)]
 
 
 def _share_left(removal: Removal, side: Side) -> float:

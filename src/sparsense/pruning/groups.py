@@ -48,6 +48,11 @@ class ChannelGroup:
         return self.producers[0]
 
     @property
+    def coupled(self) -> tuple[str, ...]:
+        """The layers that are cut with the producers."""
+        return tuple(dict.fromkeys(side.layer for side in self.unit_of if side.layer not in self.producers))
+
+    @property
     def prunable(self) -> Tensor:
         """Bool `[units]`: which units may go."""
         free = self.refusal is None

@@ -164,7 +164,7 @@ def rounded(group: ChannelGroup, order: Tensor, count: int, multiple: int) -> in
     A group that nothing is asked of keeps its width, and so does one that is not wider than the multiple. Where
     layers of one group have parts of it only (sums over concatenations) the count stays as asked.
     """
-    step = _units_per_multiple(group, multiple)
+    step = units_per_multiple(group, multiple)
     if count == 0 or step == 1:
         return count
     if group.units <= step:
@@ -175,8 +175,8 @@ def rounded(group: ChannelGroup, order: Tensor, count: int, multiple: int) -> in
     return group.units - min(possible, key=lambda units: abs(units - left)) if possible else count
 
 
-def _units_per_multiple(group: ChannelGroup, multiple: int) -> int:
-    # The least number of units that gives every producer a multiple of channels.
+def units_per_multiple(group: ChannelGroup, multiple: int) -> int:
+    """The least number of units that gives every producer a multiple of channels; 1 where that is undefined."""
     step = 1
     for producer in group.producers:
         units = group.unit_of[Side(producer, "out")]

@@ -44,23 +44,34 @@ def prove(module: nn.Module, pruned: nn.Module, removal: Removal, example_input:
     Raises:
         DisproofError: The forward pass fails, or the difference exceeds the tolerance.
     """
-    double = _runs_in_double(module, example_input)
-    masked, cut = bare_copy(module, double), bare_copy(pruned, double)
+    masked = bare_copy(module)
     mask_(masked, removal)
+    return _compared(masked, pruned, example_input, "removing its channels differs from masking them")
+
+
+def same_outputs(module: nn.Module, changed: nn.Module, example_input: Example) -> float:
+    """The largest relative difference between the outputs of two networks, on random inputs.
+
+    Raises:
+        DisproofError: The forward pass fails, or the difference exceeds the tolerance.
+    """
+    return _compared(bare_copy(module), changed, example_input, "the changed network differs from the network")
+
+
+def _compared(expected: nn.Module, changed: nn.Module, example_input: Example, complaint: str) -> float:
+    double = _runs_in_double(expected, example_input)
+    left_net, right_net = (network.double() if double else network for network in (expected, bare_copy(changed)))
     worst = 0.0
     for arguments in (random_like(example_input), as_arguments(example_input)):
         arguments = _doubled(arguments) if double else arguments
-        expected, found = tensors_of(_run(masked, arguments)), tensors_of(_run(cut, arguments))
-        if not expected or [t.shape for t in expected] != [t.shape for t in found]:
-            shapes = [list(t.shape) for t in found], [list(t.shape) for t in expected]
-            raise DisproofError("", type(module).__name__, "the outputs have shapes {} instead of {}".format(*shapes))
-        for left, right in zip(expected, found, strict=True):
-            worst = max(worst, _difference(left, right))
+        left, right = tensors_of(_run(left_net, arguments)), tensors_of(_run(right_net, arguments))
+        if not left or [t.shape for t in left] != [t.shape for t in right]:
+            shapes = [list(t.shape) for t in right], [list(t.shape) for t in left]
+            raise DisproofError("", type(expected).__name__, "the outputs have shapes {} instead of {}".format(*shapes))
+        worst = max(worst, *(_difference(one, other) for one, other in zip(left, right, strict=True)))
     if not worst <= TOLERANCE[double]:
-        raise DisproofError(
-            "", type(module).__name__, f"removing its channels differs from masking them by {worst:.1e} "
-            f"(tolerance {TOLERANCE[double]:.0e}): something else depends on them"
-        )  # fmt: skip
+        reason = f"{complaint} by {worst:.1e} (tolerance {TOLERANCE[double]:.0e}): something else depends on them"
+        raise DisproofError("", type(expected).__name__, reason)
     return worst
 
 
@@ -71,10 +82,9 @@ def attempt(module: nn.Module, removal: Removal, example_input: Example) -> floa
     return prove(module, pruned, removal, example_input)
 
 
-def bare_copy(module: nn.Module, double: bool = False) -> nn.Module:
+def bare_copy(module: nn.Module) -> nn.Module:
     """A copy without hooks, in evaluation mode: what the network computes by itself."""
     twin = deepcopy(module).eval()
-    twin = twin.double() if double else twin
     for part in twin.modules():
         for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             part.__dict__[table].clear()
@@ -133,7 +143,7 @@ def _leave(running: list[str]) -> Callable[[nn.Module, Any, Any], None]:
 def _runs_in_double(module: nn.Module, example_input: Example) -> bool:
     # Networks that cast to float32 on the way do not; they are compared in their own precision.
     try:
-        _run(bare_copy(module, double=True), _doubled(as_arguments(example_input)))
+        _run(deepcopy(module).double(), _doubled(as_arguments(example_input)))
     except DisproofError:
         return False
     return True

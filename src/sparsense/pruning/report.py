@@ -61,5 +61,4 @@ def _group_report(group: ChannelGroup, removed: Tensor | None) -> GroupReport:
     sizes = group.channels_per_unit()
     width = int(sizes.sum())
     gone = 0 if removed is None else int(sizes[removed].sum())
-    coupled = tuple(dict.fromkeys(side.layer for side in group.unit_of if side.layer not in group.producers))
-    return GroupReport(group.producers, coupled, width, width - gone, left_alone(group))
+    return GroupReport(group.producers, group.coupled, width, width - gone, left_alone(group))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import sqrt
 from typing import Any
 
@@ -19,20 +19,14 @@ def cut_(module: nn.Module, removal: Removal) -> None:
 
     Gradients and optimisers that held the old parameters are void afterwards.
     """
-    for side, axis, owner in _places(module, removal):
-        tensor = tensor_of(owner, axis.tensor)
-        assert isinstance(tensor, Tensor)
+    for side, axis, owner, tensor in places(module, removal):
         keep = (~along(removal[side], tensor.shape[axis.dim])).nonzero().flatten().to(tensor.device)
-        _replace(owner, axis.tensor, tensor.detach().index_select(axis.dim, keep).contiguous())
+        replace_tensor(owner, axis.tensor, tensor.detach().index_select(axis.dim, keep).contiguous())
     for side, gone in removal.items():
         owner = owner_of(module, side.layer)
-        if is_bare(module, side.layer):
-            if isinstance(owner, nn.RMSNorm):
-                owner.normalized_shape = (int((~gone).sum()),)
-            continue
-        if isinstance(owner, nn.MultiheadAttention):
+        if isinstance(owner, nn.MultiheadAttention) and not is_bare(module, side.layer):
             _keep_scale(owner, int((~gone).sum()))
-        resize(owner, side.side, int((~gone).sum()))
+        set_width(module, side, int((~gone).sum()))
 
 
 @torch.no_grad()
@@ -42,15 +36,26 @@ def mask_(module: nn.Module, removal: Removal) -> None:
     Layers whose statistics run over the channels (layer norm, group norm, root mean square norm) count the
     remaining channels only: a hook recomputes them, as the removed channels would still be in the mean.
     """
-    for side, axis, owner in _places(module, removal):
-        tensor = tensor_of(owner, axis.tensor)
-        assert isinstance(tensor, Tensor)
+    for side, axis, _, tensor in places(module, removal):
         gone = along(removal[side], tensor.shape[axis.dim]).nonzero().flatten().to(tensor.device)
         tensor.index_fill_(axis.dim, gone, 0)
     for side, gone in removal.items():
-        owner = owner_of(module, side.layer)
-        if isinstance(owner, STATISTICS_OVER_CHANNELS):
-            owner.register_forward_hook(_norm_of_the_kept(~gone))
+        if norms_over_channels(module, side.layer):
+            owner_of(module, side.layer).register_forward_hook(_norm_of_the_kept(~gone))
+
+
+def norms_over_channels(module: nn.Module, name: str) -> bool:
+    """Whether a layer's statistics run over its channels."""
+    return isinstance(owner_of(module, name), STATISTICS_OVER_CHANNELS)
+
+
+def set_width(module: nn.Module, side: Side, count: int) -> None:
+    """Write a new number of channels into the attributes of the layer on that side."""
+    owner = owner_of(module, side.layer)
+    if not is_bare(module, side.layer):
+        resize(owner, side.side, count)
+    elif isinstance(owner, nn.RMSNorm):
+        owner.normalized_shape = (count,)
 
 
 def is_bare(module: nn.Module, name: str) -> bool:
@@ -68,20 +73,26 @@ def bare_axis(parameter: Tensor) -> int:
     return max((axis for axis, size in enumerate(parameter.shape) if size > 1), default=0)
 
 
-def _places(module: nn.Module, removal: Removal) -> Iterator[tuple[Side, Axis, nn.Module]]:
-    for side in removal:
+def places(module: nn.Module, sides: Iterable[Side]) -> Iterator[tuple[Side, Axis, nn.Module, Tensor]]:
+    """Every axis of every tensor along which channels of the given sides lie, with the layer that has it."""
+    for side in sides:
         owner = owner_of(module, side.layer)
-        if is_bare(module, side.layer):
-            name = side.layer.rpartition(".")[2]
-            parameter = tensor_of(owner, name)
-            assert isinstance(parameter, Tensor)
-            yield side, Axis(name, bare_axis(parameter)), owner
-        else:
-            for axis in axes_of(owner, side.side):
-                yield side, axis, owner
+        for axis in _axes(module, side):
+            tensor = tensor_of(owner, axis.tensor)
+            if isinstance(tensor, Tensor):
+                yield side, axis, owner, tensor
 
 
-def _replace(owner: nn.Module, path: str, tensor: Tensor) -> None:
+def _axes(module: nn.Module, side: Side) -> list[Axis]:
+    owner = owner_of(module, side.layer)
+    if not is_bare(module, side.layer):
+        return axes_of(owner, side.side)
+    name = side.layer.rpartition(".")[2]
+    return [Axis(name, bare_axis(owner.get_parameter(name)))]
+
+
+def replace_tensor(owner: nn.Module, path: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer; a parameter keeps its `requires_grad`."""
     parent, _, name = path.rpartition(".")
     holder = owner.get_submodule(parent)
     old = getattr(holder, name)

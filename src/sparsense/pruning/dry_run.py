@@ -1,0 +1,115 @@
+"""What could be pruned, before anything is: groups, costs, and the reason where nothing can go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from sparsense.pruning.budget import budget_of
+from sparsense.pruning.channels import channel_groups
+from sparsense.pruning.cost import Cost, measure_cost, measure_positions
+from sparsense.pruning.grouping import left_alone
+from sparsense.pruning.groups import ChannelGroup
+from sparsense.pruning.plan import ChannelOptions
+from sparsense.pruning.proof import DisproofError, attempt
+from sparsense.pruning.protect import Example, Ignore
+
+
+@dataclass(frozen=True)
+class DryRow:
+    """One group of coupled channels.
+
+    Args:
+        producers: Layers that make the channels.
+        coupled: Layers that are cut with them.
+        width: Channels, summed over the producers.
+        units: In how many pieces they can go.
+        parameters: Share of the network's parameters that goes when half of the units go.
+        multiply_adds: The same of its multiply-adds.
+        left_alone: Why nothing can go, "" when it can.
+    """
+
+    producers: tuple[str, ...]
+    coupled: tuple[str, ...]
+    width: int
+    units: int
+    parameters: float
+    multiply_adds: float
+    left_alone: str
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """All groups of a network, and what it costs now; `str()` is a table."""
+
+    rows: tuple[DryRow, ...]
+    cost: Cost
+
+    def __str__(self) -> str:
+        head = ("made by", "also cut", "width", "units", "parameters", "multiply-adds", "left alone because")
+        body = [
+            (
+                _names(row.producers), _names(row.coupled), str(row.width), str(row.units),
+                f"{row.parameters:.1%}", f"{row.multiply_adds:.1%}", row.left_alone,
+            )
+            for row in self.rows
+        ]  # fmt: skip
+        sizes = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+        lines = ["  ".join(text.ljust(size) for text, size in zip(line, sizes, strict=True)).rstrip()
+                 for line in (head, *body)]  # fmt: skip
+        total = f"{self.cost.parameters:,} parameters, {self.cost.multiply_adds:,} multiply-adds per sample"
+        return "\n".join([total, "shares: what goes with half of a group's units", *lines])
+
+
+def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -> DryRun:
+    """Find out, by trying, which channels of a network could be removed; the network is not changed.
+
+    One unit of every group is cut from a copy and the cut is proved, so a group without a reason can be pruned.
+
+    Args:
+        module: Any network.
+        example_input: One batch (or a tuple of arguments), reaching every layer.
+        ignore: Layers to leave alone.
+
+    Raises:
+        UnsupportedLayerError: The network cannot be traced at all.
+        InputError: An entry of `ignore` matches nothing.
+    """
+    groups = channel_groups(module, example_input, ChannelOptions(ignore=ignore, unsupported="keep"))
+    budget = budget_of(module, groups, measure_positions(module, example_input))
+    rows = []
+    for group in groups:
+        half = group.removed_channels(torch.arange(group.units) < group.units // 2)
+        rows.append(
+            DryRow(
+                producers=group.producers,
+                coupled=group.coupled,
+                width=int(group.channels_per_unit().sum()),
+                units=group.units,
+                parameters=budget.share("parameters", half, 0),
+                multiply_adds=budget.share("multiply_adds", half, 0),
+                left_alone=left_alone(tried(module, group, example_input)),
+            )
+        )
+    return DryRun(tuple(rows), measure_cost(module, example_input))
+
+
+def tried(module: nn.Module, group: ChannelGroup, example_input: Example) -> ChannelGroup:
+    """The group, refused when cutting its first free unit from a copy breaks the network."""
+    free = group.prunable.nonzero().flatten()
+    if not len(free) or group.units < 2:
+        return group
+    try:
+        attempt(module, group.removed_channels(torch.arange(group.units) == free[0]), example_input)
+    except DisproofError as error:
+        layer = error.layer or group.name
+        return replace(group, refusal=(layer, error.kind, error.reason))
+    return group
+
+
+def _names(names: Sequence[str], limit: int = 3) -> str:
+    more = f" (+{len(names) - limit})" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
