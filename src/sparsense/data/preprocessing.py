@@ -61,7 +61,10 @@ class Preprocessing:
         """
         array = np.moveaxis(inputs, -1, 1) if self.layout == "NHWC" else inputs
         scale, shift = self.affine()
-        return np.ascontiguousarray(array.astype(np.float32) * scale + shift)
+        result = np.empty(array.shape, np.float32)  # in plain C order, also where an axis of size 1 leaves a choice
+        np.multiply(array, scale, out=result)
+        result += shift
+        return result
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; `from_dict` reads it back."""

@@ -88,6 +88,6 @@ def _check_disjoint(data: RunData) -> None:
         shared = len(rows[one] & rows[other])
         if shared:
             raise InputError(
-                f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the false-alarm rate "
-                "and honest measurements need separate samples. Remove the duplicates"
+                f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the "
+                "false-alarm rate and honest measurements need separate samples. Remove the duplicates"
             )

@@ -39,13 +39,12 @@ Forward = tuple[str, str | None]
 def size_of(variant: Variant) -> NetworkSize:
     """Numbers of parameters, multiply-adds, widths and bytes of one variant, without head."""
     module, content = variant.network.module, variant.forward
+    layers = {name.removesuffix(".weight"): layer for name, layer in prunable_layers(module).items()}
     return NetworkSize(
         parameters=variant.network.parameters,
         nonzero=sum(int(parameter.count_nonzero()) for parameter in module.parameters()),
         multiply_adds=measure_cost(module, example_input(variant.network.input_shape)).multiply_adds,
-        widths={
-            name.removesuffix(".weight"): weight_channels(layer) for name, layer in prunable_layers(module).items()
-        },
+        widths={name: weight_channels(layer) for name, layer in layers.items()},
         bytes=len(content),
         gzip_bytes=len(gzip.compress(content, 6)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from sparsense.data import Dataset
 from sparsense.detector import Progress, silent
 from sparsense.networks.network import Network, example_input
 from sparsense.pruning.batchnorm import reestimate_batch_norm
-from sparsense.pruning.channels import prune_channels
+from sparsense.pruning.channels import PruneReport, prune_channels
 from sparsense.pruning.mask import Mask
+from sparsense.pruning.plan import ChannelOptions
 from sparsense.pruning.weights import select_weights
 from sparsense.recipe.schema import PruneSection, Recipe
 from sparsense.recording.layers import layouts, prunable_weights
@@ -99,24 +101,34 @@ def _holds(record: SensitivityRecord, needs: tuple[str, ...], gates: tuple[str, 
 
 
 def _remove_channels(network: Network, saliency: Saliency, section: PruneSection) -> tuple[Network, Pruning]:
-    module, report = prune_channels(
+    count: Literal["both", "producers"] = "producers" if CRITERIA[section.criterion].filters else "both"
+    report = prune_channels(
         network.module,
         example_input(network.input_shape),
         saliency,
         sparsity=section.sparsity,
-        scope=section.scope,
-        round_to=section.round_to,
-        ignore=section.ignore,
+        scope="layer" if section.scope == "layer" else "global",
+        options=ChannelOptions(count=count, round_to=section.round_to or 1, ignore=section.ignore),
     )
-    row = Pruning(
+    return replace(network, module=report.module), _row(section, report)
+
+
+def _row(section: PruneSection, report: PruneReport) -> Pruning:
+    before, after = report.before, report.after
+    reached = {
+        "channels": report.reached,
+        "parameters": 1 - after.parameters / before.parameters,
+        "multiply_adds": 1 - after.multiply_adds / before.multiply_adds,
+    }
+    rounding = "" if section.round_to is None else f", widths rounded to multiples of {section.round_to}"
+    return Pruning(
         criterion=section.criterion,
         structure="channel",
         scope=section.scope,
-        target=f"{section.sparsity:.0%} of the channels",
-        reached=report.reached(),
-        proof=report.proof(),
+        target=f"{section.sparsity:.0%} of the channels{rounding}",
+        reached=reached,
+        proof=f"the forward pass works, and removing equals masking to {report.proof:.0e} on random inputs",
     )
-    return replace(network, module=module), row
 
 
 def _mask_weights(network: Network, saliency: Saliency, section: PruneSection) -> tuple[Network, Pruning, Mask]:

@@ -76,9 +76,9 @@ def open_network(section: NetworkSection, root: str | None, layout: str) -> Netw
     if weights not in (None, "bundled") and not Path(weights).is_file():
         if root is None or not (Path(root) / weights).is_file():
             raise InputError(
-                f"loading the weights of network {section.source!r}: expected the file {weights}, found it neither here "
-                f"nor in the data root ({root or 'not set'}). Set the data root with --data-root, the environment variable "
-                "SPARSENSE_DATA, or the recipe key data_root; docs/data.md describes the files"
+                f"loading the weights of network {section.source!r}: expected the file {weights}, found it neither "
+                f"here nor in the data root ({root or 'not set'}). Set the data root with --data-root, the environment "
+                "variable SPARSENSE_DATA, or the recipe key data_root; docs/data.md describes the files"
             )
         weights = str(Path(root) / weights)
     network = load_network(

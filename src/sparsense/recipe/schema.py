@@ -108,6 +108,8 @@ class PruneSection(Section):
     def _rounding_is_for_channels(self) -> PruneSection:
         if self.structure == "weight" and self.round_to is not None:
             raise ValueError("round_to is about widths, so it goes with structure: channel; leave it out")
+        if self.structure == "channel" and self.scope == "erk":
+            raise ValueError("scope erk shares out single weights, so it goes with structure: weight")
         return self
 
 

@@ -92,7 +92,10 @@ def shift(inputs: Tensor, generator: torch.Generator) -> Tensor:
     rows = _moved(len(inputs), inputs.shape[2], generator)[:, :, None]
     columns = _moved(len(inputs), inputs.shape[3], generator)[:, None, :]
     samples = torch.arange(len(inputs))[:, None, None]
-    return inputs[samples, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+    moved = inputs[samples, :, rows, columns].permute(0, 3, 1, 2)
+    # contiguous() would keep the strides of a single channel, which torch takes for channels last: its convolutions
+    # then crashed with two threads on some widths
+    return moved.clone(memory_format=torch.contiguous_format)
 
 
 def _moved(samples: int, size: int, generator: torch.Generator) -> Tensor:
