@@ -1,8 +1,13 @@
 """Networks by name, with options, weights and clear refusals."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
+from own_networks import undeclared
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, MissingExtraError, UnknownNameError
 from sparsense.networks import load_network
@@ -94,9 +99,58 @@ def test_an_output_that_is_not_finite_is_refused(tmp_path):
 
 @pytest.mark.parametrize("zoo", ["timm", "torchvision", "transformers"])
 def test_a_zoo_that_is_not_installed_is_named_with_the_command(zoo, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, zoo, None)
+    monkeypatch.setitem(sys.modules, zoo, None)
     with pytest.raises(MissingExtraError, match=rf"network '{zoo}:resnet18' needs {zoo}.*sparsense\[{zoo}\]"):
         load_network(f"{zoo}:resnet18")
+
+
+def test_a_network_of_timm_brings_its_input_along(monkeypatch):
+    config = {"input_size": (3, 2, 2), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}
+    timm = ModuleType("timm")
+    timm.create_model = lambda name, **options: {"small": undeclared}[name](**options)
+    timm.data = SimpleNamespace(resolve_model_data_config=lambda _: config)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    network = load_network("timm:small", options={"classes": 4})
+    assert network.input_shape == (3, 2, 2)
+    assert network.preprocessing == Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    assert network.module(torch.zeros(1, 3, 2, 2)).shape == (1, 4)
+
+
+def test_a_network_of_torchvision_sees_224_pixels(monkeypatch):
+    models = ModuleType("torchvision.models")
+    models.get_model = lambda _: nn.Sequential(nn.AdaptiveAvgPool2d(2), undeclared())
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    network = load_network("torchvision:any")
+    assert network.input_shape == (3, 224, 224)
+    assert network.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_network_of_transformers_answers_with_its_logits_and_never_runs_remote_code(monkeypatch):
+    asked = {}
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = undeclared()
+
+        def forward(self, pixel_values, return_dict):
+            assert return_dict
+            return SimpleNamespace(logits=self.inner(pixel_values))
+
+    def from_pretrained(name, **options):
+        asked.update(options, name=name)
+        return Classifier()
+
+    processor = SimpleNamespace(size={"height": 2, "width": 2}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    transformers = ModuleType("transformers")
+    transformers.AutoModelForImageClassification = SimpleNamespace(from_pretrained=from_pretrained)
+    transformers.AutoImageProcessor = SimpleNamespace(from_pretrained=lambda *_, **__: processor)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    network = load_network("transformers:team/net")
+    assert network.module(torch.zeros(1, 3, 2, 2)).shape == (1, 3)
+    assert network.preprocessing.std == (0.25, 0.25, 0.25)
+    assert asked == {"name": "team/net", "use_safetensors": True, "trust_remote_code": False}
 
 
 def test_bundled_weights_are_only_there_for_some():

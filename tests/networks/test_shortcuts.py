@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from own_networks import Lambda, lambda_shortcut
 from torch import nn
 from torch.nn import functional
 
+from own_networks import Lambda, lambda_shortcut
 from sparsense.networks import load_network
 from sparsense.networks.cifar_resnet import CifarResNet
 from sparsense.networks.shortcuts import PadShortcut, rewrite_pad_shortcuts

@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 import pytest
 import safetensors.torch
 import torch
-from own_networks import undeclared
 
+from own_networks import undeclared
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.networks import load_network, tensors
 
