@@ -25,6 +25,7 @@ def select(
     scope: Scope = "global",
     floor: float | None = None,
     layouts: Mapping[str, Layout] | None = None,
+    gone: Mask | None = None,
 ) -> Mask:
     """Remove the least salient weights.
 
@@ -40,6 +41,7 @@ def select(
         floor: Least density of a layer (always at least one weight); by default a tenth of the asked density.
             Only `global` needs it.
         layouts: How output channels lie in weights, for `row`; output channels first by default.
+        gone: What was removed before; it goes first and counts towards the sparsity.
 
     Returns:
         The mask over the names given.
@@ -51,7 +53,8 @@ def select(
         >>> select({"w": torch.tensor([3.0, 1.0, 2.0, 4.0])}, sparsity=0.5).keep["w"].tolist()
         [True, False, False, True]
     """
-    flat = {name: checked(name, values).flatten() for name, values in saliency.items()}
+    saliency = {name: _ranked(checked(name, values), name, gone) for name, values in saliency.items()}
+    flat = {name: values.flatten() for name, values in saliency.items()}
     sizes = {name: len(values) for name, values in flat.items()}
     removed = target_count(sizes, sparsity)
     if scope == "global":
@@ -76,6 +79,12 @@ def checked(name: str, saliency: Tensor) -> Tensor:
         raise InputError(f"the saliency of {name!r} is negative somewhere ({float(values.min()):.3g}); a criterion "
                          "must give values >= 0, higher = keep")  # fmt: skip
     return values
+
+
+def _ranked(values: Tensor, name: str, gone: Mask | None) -> Tensor:
+    # What is gone already ranks below everything that is left, zeros included.
+    keep = None if gone is None else gone.keep.get(name)
+    return values if keep is None else values.masked_fill(~keep.to(values.device), -1.0)
 
 
 def target_count(sizes: Mapping[str, int], sparsity: float) -> int:
@@ -165,7 +174,7 @@ def _per_row(saliency: Mapping[str, Tensor], counts: Mapping[str, int], layouts:
     keep = {}
     for name, values in saliency.items():
         layout = layouts.get(name, Layout())
-        rows = layout.filters(values.detach().double().cpu())
+        rows = layout.filters(values.cpu())
         each, extra = divmod(counts[name], len(rows))
         ranks = rows.argsort(dim=1, stable=True).argsort(1)
         gone = ranks < each
