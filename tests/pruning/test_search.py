@@ -62,7 +62,7 @@ def test_search_finds_a_subnetwork_that_does_better_than_its_start():
         functional.cross_entropy(search(x), y).backward()
         optimizer.step()
     masked, mask = search.result()
-    assert float((masked(x).argmax(1) == y).double().mean()) > max(0.9, first + 0.2)
+    assert float((masked(x).argmax(1) == y).double().mean()) > max(0.85, first + 0.2)
     assert mask.sparsity == 0.5
     kept = mask.keep["0.weight"]
     assert torch.equal(masked[0].weight[kept], before["0.weight"][kept])  # weights themselves were not trained
