@@ -210,7 +210,7 @@ class LatencyRow(Row):
 
 
 class Layer(Row):
-    """One layer before and after: widths, and mean |elasticity| (of w * dL/dw, over weights and samples)."""
+    """One layer before and after: widths, and root mean square elasticity (of w * dL/dw, over weights and samples)."""
 
     name: str
     width_before: Count

@@ -45,7 +45,7 @@ def layers(card: Card) -> Figure | None:
     """Width and mean sensitivity of every layer, before and after pruning."""
     if not card.layers:
         return None
-    figure = panels(["output channels", "mean |elasticity|"], horizontal_spacing=0.1)
+    figure = panels(["output channels", "RMS elasticity"], horizontal_spacing=0.1)
     names = [plain(row.name) for row in card.layers]
     for column, quantity in enumerate(("width", "sensitivity"), start=1):
         for index, when in enumerate(("before", "after")):

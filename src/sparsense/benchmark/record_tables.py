@@ -28,7 +28,7 @@ def pruning(card: Card) -> Table:
 def layers(card: Card) -> Table:
     """Widths and sensitivities."""
     return Table(
-        "Layers: output channels, and mean absolute elasticity |w dL/dw| over weights and samples.",
+        "Layers: output channels, and root mean square of the elasticity w dL/dw over weights and samples.",
         ["layer", "width before", "width after", "sensitivity before", "sensitivity after"],
         [
             [

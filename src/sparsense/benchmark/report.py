@@ -17,6 +17,7 @@ from sparsense.benchmark.figure import Figure
 from sparsense.benchmark.headline import headlines
 from sparsense.benchmark.score_figures import Scores
 from sparsense.benchmark.score_file import read_scores
+from sparsense.benchmark.table import cell
 from sparsense.extras import need
 from sparsense.files import atomic_write
 
@@ -68,7 +69,7 @@ def html(card: Card, scores: Scores) -> str:
 def markdown(card: Card) -> str:
     """The report without its pictures, for a repository or a review."""
     environment = _environment(autoescape=False)
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = cell
     text: str = environment.get_template("report.md").render(**_content(card), fence=_fence(card.recipe.text))
     return text
 
@@ -111,13 +112,6 @@ def _verbatim(name: str) -> Any:
     """A file of ours that goes into the page as it is."""
     markup = need("markupsafe", doing="writing a report", extra="report")
     return markup.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-def _cell(text: str) -> str:
-    """A text that stays within its cell of a Markdown table, and is no HTML."""
-    for character, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
-        text = text.replace(character, code)
-    return text
 
 
 def _fence(text: str) -> str:

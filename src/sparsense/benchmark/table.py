@@ -26,5 +26,25 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.caption!r}: every row needs {len(self.columns)} cells")
 
+    def to_markdown(self) -> str:
+        """The caption, and the table in Markdown; empty without rows."""
+        if not self.rows:
+            return ""
+        marks = ["---" if index < self.labels else "---:" for index in range(len(self.columns))]
+        lines = [[cell(text) for text in self.columns], marks, *([cell(text) for text in row] for row in self.rows)]
+        return "\n".join([self.caption, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
     def __bool__(self) -> bool:
         return bool(self.rows)
+
+
+def cell(text: str) -> str:
+    """A text that stays within its cell of a Markdown table, and is no HTML.
+
+    Example:
+        >>> cell("a|b")
+        'a\\\\|b'
+    """
+    for character, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(character, code)
+    return text

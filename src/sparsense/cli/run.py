@@ -24,7 +24,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 def run(
     recipe: File, output: Output = None, data_root: DataRoot = None, set_: Overrides = None, quiet: Quiet = False
 ) -> None:
-    """Run a recipe; prints the folder of the results.
+    """Run a recipe; prints a summary, and on the last line the folder of the results (with --quiet only that).
 
     Prune, attach heads, calibrate, export, measure and report, as the recipe says.
     """
@@ -33,6 +33,11 @@ def run(
 
     with progress(quiet=quiet) as report:
         folder = run_recipe(loaded, output=_folder(loaded, output), data_root=data_root, progress=report)
+    if not quiet:
+        from sparsense.benchmark.card import load_card
+        from sparsense.benchmark.summary import summary
+
+        typer.echo(summary(load_card(folder / "card.json")))
     typer.echo(folder)
 
 
