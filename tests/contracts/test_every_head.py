@@ -119,7 +119,7 @@ def test_order_of_the_fitting_data_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNING_HEADS)
 def test_what_is_learnt_comes_from_the_data(name: str) -> None:
     once, other = fitted(name).head.state(), fit(name, tiny_data("other fit", 120, seed=5)).head.state()
-    assert all(not np.array_equal(once[key], other[key]) for key in once)
+    assert any(not np.array_equal(once[key], other[key]) for key in once)
 
 
 @pytest.mark.parametrize("name", CLASSIFIER_HEADS)

@@ -5,8 +5,10 @@ from importlib import import_module
 from sparsense.heads.head import HEADS, Head, make_head
 
 _MODULES = (
-    "ash dice energy entropy fdbd gen kl_matching knn mahalanobis max_logit msp nci nnguide openmax react "
-    "relative_mahalanobis residual scale sensnorm sensnorm_profile she temperature_scaling vim vra"
+    "ash dice energy entropy exgrad fdbd gaia gen grad_norm gradorth gram grood kl_matching knn "
+    "low_dimensional_gradient mahalanobis max_logit msp nci nnguide odin openmax purview react "
+    "relative_mahalanobis residual scale sensnorm sensnorm_gates sensnorm_profile sensnorm_profile_classes "
+    "sensnorm_profile_knn she temperature_scaling vim vra"
 )
 for _name in _MODULES.split():
     import_module(f"{__name__}.{_name}")  # importing a head registers it

@@ -47,3 +47,25 @@ def check_bank(name: str, count: int, k: int) -> None:
     """Refuse fewer rows than neighbours."""
     if count < k:
         raise CalibrationError(f"fitting head {name!r}: expected at least k = {k} inputs, found {count}", needed=k)
+
+
+def nearest_row(op: Builder, rows: ir.Value, bank: NDArray[np.float64]) -> ir.Value:
+    """The row of a bank [M, D] that is nearest to each row [N, D]: [N, D].
+
+    The row itself is returned, as a distance worked out from inner products would keep few digits.
+    """
+    half_squares = np.float32(0.5) * np.square(bank).sum(1).astype(np.float32)
+    closeness = op.Sub(op.MatMul(rows, np.ascontiguousarray(bank.T, np.float32)), half_squares)
+    return op.Gather(bank.astype(np.float32), op.ArgMax(closeness, axis=1, keepdims=0), axis=0)
+
+
+def nearest_distances(op: Builder, rows: ir.Value, bank: NDArray[np.float64], k: int) -> ir.Value:
+    """Squared distance of each row [N, D] to its k-th nearest row of a bank [M, D]: [N].
+
+    ||a - b||^2 = ||a||^2 - 2 (a b - ||b||^2 / 2): the bracket is an inner product with one more column.
+    """
+    widened = np.concatenate([bank, -0.5 * np.square(bank).sum(1, keepdims=True)], axis=1)
+    ones = op.Add(op.Mul(op.Slice(rows, [0], [1], [1]), 0.0), 1.0)
+    closest = op.Slice(largest_products(op, op.Concat(rows, ones, axis=1), widened, k), [k - 1], [k], [1])
+    square = op.ReduceSum(op.Mul(rows, rows), [1], keepdims=0)
+    return op.Sub(square, op.Mul(op.Squeeze(closest, [1]), 2.0))

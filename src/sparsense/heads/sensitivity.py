@@ -23,11 +23,21 @@ def sensitivities(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value
         seed: Gradient of the loss with respect to the output, [N, K].
         structure: `weight`, or `channel` for gates (several times cheaper).
     """
-    op = network.op
-    deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
+    op, deltas = network.op, _deltas(network, layers, seed)
     if structure == "channel":
-        return [op.Unsqueeze(gate_sensitivity(op, layer, deltas[layer.output]), [1]) for layer in layers]
-    return [op.Mul(*weight_gradient(op, layer, deltas[layer.output])) for layer in layers]
+        return [op.Unsqueeze(gate_sensitivity(op, *pair), [1]) for pair in zip(layers, deltas, strict=True)]
+    return [op.Mul(*weight_gradient(op, *pair)) for pair in zip(layers, deltas, strict=True)]
+
+
+def gradients(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value) -> list[ir.Value]:
+    """Per-sample weight gradients dL/dw of every layer, [N, R, S]; arguments as above."""
+    deltas = _deltas(network, layers, seed)
+    return [weight_gradient(network.op, *pair)[0] for pair in zip(layers, deltas, strict=True)]
+
+
+def _deltas(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value) -> list[ir.Value]:
+    found = differentiate(network.op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
+    return [found[layer.output] for layer in layers]
 
 
 def norms(op: Builder, value: ir.Value, orders: Sequence[float]) -> list[ir.Value]:
@@ -77,5 +87,5 @@ def check_structure(structure: str) -> str:
 
 
 def concatenated(op: Builder, columns: Sequence[ir.Value]) -> ir.Value:
-    """Columns [N, 1] side by side, [N, D]."""
+    """Columns [N, d] side by side, [N, D]."""
     return op.Concat(*columns, axis=1) if len(columns) > 1 else columns[0]

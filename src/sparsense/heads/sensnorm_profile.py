@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from sparsense.autodiff import weighted_layers
-from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.checks import within
-from sparsense.heads.gaussian import Gaussian
-from sparsense.heads.head import Array, Head, register
+from sparsense.heads.gaussian_head import GaussianHead
+from sparsense.heads.head import register
 from sparsense.heads.loss import elasticity_seed
 from sparsense.heads.sensitivity import check_order, check_structure, concatenated, norms, sensitivities
 
@@ -20,7 +17,7 @@ TINY = 1e-30  # a layer that a dead input does not reach has norm 0; its logarit
 
 
 @register
-class SensitivityProfile(Head):
+class SensitivityProfile(GaussianHead):
     """Mahalanobis distance of the vector of per-layer log norms of the elasticities.
 
     v(x)  = ( log || w_l * d log f_yhat / dw_l ||_p )  over layers l and orders p
@@ -49,7 +46,7 @@ class SensitivityProfile(Head):
         orders = p if isinstance(p, Sequence) else [p]
         self.p = tuple(check_order(order) for order in orders)
         self.structure, self.layers = check_structure(structure), layers
-        self.shrinkage = within("shrinkage", shrinkage, 0, 1)
+        super().__init__(shrinkage=shrinkage)
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Log norms, layer by layer: [N, L * number of orders]."""
@@ -57,13 +54,3 @@ class SensitivityProfile(Head):
         found = sensitivities(network, layers, elasticity_seed(network), structure=self.structure)
         columns = [norm for value in found for norm in norms(op, value, self.p)]
         return op.Log(op.Max(concatenated(op, columns), TINY))
-
-    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
-        """Learn the usual profile and how it varies."""
-        gaussian = Gaussian.fit(observations, shrinkage=self.shrinkage)
-        self.mean_, self.whitening_ = gaussian.mean, gaussian.whitening
-        return self
-
-    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """Squared distance to the usual profile."""
-        return Gaussian(self.learnt("mean"), self.learnt("whitening")).distance(op, observed)

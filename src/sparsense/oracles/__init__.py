@@ -3,8 +3,11 @@
 They share no code with the graphs that they judge. Slow and obvious on purpose.
 """
 
+from importlib import import_module
+
 from sparsense.oracles.oracle import ORACLES, oracle_scores
 
-from sparsense.oracles import classes, features, logits, sensitivity, shaping  # isort: skip  importing registers
+for _name in ["classes", "features", "gradients", "logits", "sensitivity", "shaping", "statistics", "weight_gradients"]:
+    import_module(f"{__name__}.{_name}")  # importing an oracle registers it
 
-__all__ = ["ORACLES", "classes", "features", "logits", "oracle_scores", "sensitivity", "shaping"]
+__all__ = ["ORACLES", "oracle_scores"]

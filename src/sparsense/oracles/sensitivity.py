@@ -37,14 +37,50 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 @ORACLES.register("sensnorm_profile")
 def sensnorm_profile(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """Squared Mahalanobis distance of the log norms."""
+    state = scored.head.state()
+    offsets = profiles(scored, module, inputs) - state["mean"]
+    return np.array([np.sum((state["whitening"] @ offset) ** 2) for offset in offsets])
+
+
+@ORACLES.register("sensnorm_profile_classes")
+def sensnorm_profile_classes(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """The same to each class mean in turn."""
+    state = scored.head.state()
+    precision = state["whitening"].T @ state["whitening"]
+    found = profiles(scored, module, inputs)
+    return np.array([min((v - m) @ precision @ (v - m) for m in state["means"]) for v in found])
+
+
+@ORACLES.register("sensnorm_profile_knn")
+def sensnorm_profile_knn(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """All distances to the bank, sorted."""
+    head: Any = scored.head
+    state, scores = head.state(), []
+    for profile in profiles(scored, module, inputs):
+        white = state["whitening"] @ (profile - state["mean"])
+        scores.append(np.sort(np.square(state["rows"] - white).sum(1))[head.k - 1])
+    return np.array(scores)
+
+
+@ORACLES.register("sensnorm_gates")
+def sensnorm_gates(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """Squared Mahalanobis distance of the signed gate elasticities."""
     head: Any = scored.head
     layers = weighted_layers(scored.network, layers=head.layers)
     state, scores = head.state(), []
-    for sample in elasticities(module, layers, inputs, structure=head.structure):
-        profile = np.array([np.log(max(float(np.linalg.norm(s.ravel(), p)), 1e-30)) for s in sample for p in head.p])
-        whitened = state["whitening"] @ (profile - state["mean"])
+    for sample in elasticities(module, layers, inputs, structure="channel"):
+        whitened = state["whitening"] @ (np.concatenate([gate.ravel() for gate in sample]) - state["mean"])
         scores.append(whitened @ whitened)
-    return np.asarray(scores)
+    return np.array(scores)
+
+
+def profiles(scored: Scored, module: nn.Module, inputs: Tensor) -> Array:
+    """Log norms of the elasticities, [N, layers * orders]."""
+    head: Any = scored.head
+    layers = weighted_layers(scored.network, layers=head.layers)
+    samples = elasticities(module, layers, inputs, structure=head.structure)
+    norms = [[float(np.linalg.norm(s.ravel(), p)) for s in sample for p in head.p] for sample in samples]
+    return np.log(np.maximum(norms, 1e-30))
 
 
 def elasticities(
@@ -64,12 +100,12 @@ def elasticities(
         logit = module(sample[None])[0].max()
         gradients = torch.autograd.grad(logit, weights)
         yield [
-            _arrange(found, (weight * gradient / (logit - 1e-8)).detach(), structure)
+            arrange(found, (weight * gradient / (logit - 1e-8)).detach(), structure)
             for found, weight, gradient in zip(modules, weights, gradients, strict=True)
         ]
 
 
-def _arrange(module: Any, values: Tensor, structure: str) -> Array:
+def arrange(module: Any, values: Tensor, structure: str) -> Array:
     """From torch's layout of a weight to the graph's rows and columns."""
     if isinstance(module, nn.Linear):  # [O, I] -> [I, O]
         arranged = values.T

@@ -1,0 +1,105 @@
+"""GAIA: gradients of inner channels that are abnormal, because dense or because large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.autodiff import Layer, differentiate, weighted_layers
+from sparsense.autodiff.shapes import ones_like, rank
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.features import LastLayer
+from sparsense.heads.head import Head, register
+from sparsense.heads.loss import predicted_class
+from sparsense.heads.sensitivity import concatenated
+
+LEAST = 1e-12
+
+
+class GradientAbnormality(Head):
+    """What both kinds share: one number per channel, the mean of their squares is the score."""
+
+    learns = False
+    differentiates = True
+
+    def __init__(self, *, layers: Sequence[str] | int | None = None) -> None:
+        self.layers = layers
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Mean square over the channels."""
+        return op.ReduceMean(op.Mul(observed, observed), [1], keepdims=0)
+
+    def _inner(self, network: ForwardGraph) -> list[Layer]:
+        """The chosen layers, without the one that makes the logits."""
+        last = network.last_linear
+        return [layer for layer in weighted_layers(network, layers=self.layers) if layer.node is not last]
+
+
+@register
+class ZeroDeflation(GradientAbnormality):
+    """How few entries of the inner gradients are zero.
+
+    rho_c = share of non-zero entries of d max_k f_k / dz_c over the positions of channel c
+    score = mean over channels of rho_c^2
+
+    Channels are those of the outputs of weighted layers, where batch norms were folded in; ReLU must follow them.
+
+    Args:
+        layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
+
+    Reference:
+        Chen et al., "GAIA: delving into gradient-based attribution abnormality for out-of-distribution detection",
+        NeurIPS 2023, arXiv:2311.09620; GAIA-Z.
+    """
+
+    name = "gaia_z"
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """Shares of non-zero entries, [N, channels]."""
+        op, layers = network.op, self._inner(network)
+        seed = predicted_class(op, network.output)
+        deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
+        return concatenated(op, [per_channel(op, op.Abs(op.Sign(deltas[layer.output]))) for layer in layers])
+
+
+@register
+class AverageAbnormality(GradientAbnormality):
+    """How large the mean inner gradients are, compared with the gradient of the output.
+
+    a_c   = | mean over positions of d(sum h) / dz_c |
+    o     = sqrt( mean over features of | d(sum_k log p_k) / dh | )
+    score = mean over channels of (a_c / o)^2
+
+    h are the penultimate features, where the publication has the feature map before its mean over positions, which
+    differs by a constant.
+
+    Args:
+        layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
+
+    Reference:
+        Chen et al., "GAIA: delving into gradient-based attribution abnormality for out-of-distribution detection",
+        NeurIPS 2023, arXiv:2311.09620; GAIA-A.
+    """
+
+    name = "gaia_a"
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """Ratios of gradients, [N, channels]."""
+        op, layers, last = network.op, self._inner(network), LastLayer.of(network)
+        seed = ones_like(op, network.features)
+        deltas = differentiate(op, of=network.features, wrt=[layer.output for layer in layers], seed=seed)
+        inner = concatenated(op, [op.Abs(per_channel(op, deltas[layer.output])) for layer in layers])
+        away = op.Sub(1.0, op.Mul(op.Softmax(network.output, axis=1), float(last.weight.shape[1])))
+        gradient = op.MatMul(away, np.ascontiguousarray(last.weight.T))
+        outer = op.Sqrt(op.ReduceMean(op.Abs(gradient), [1], keepdims=1))
+        return op.Div(inner, op.Max(outer, LEAST))
+
+
+def per_channel(op: Builder, value: ir.Value) -> ir.Value:
+    """Mean over the positions of [N, C, *P], [N, C]."""
+    if rank(value) == 2:
+        return value
+    return op.ReduceMean(value, list(range(2, rank(value))), keepdims=0)

@@ -1,0 +1,58 @@
+"""GradOrth: the part of the last layer's gradient that lies where in-distribution features lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.heads.checks import one_of, within
+from sparsense.heads.classes import finite
+from sparsense.heads.head import Array, register
+from sparsense.heads.loss import predicted_class
+from sparsense.heads.shaping import FeatureHead
+
+
+@register
+class GradientProjection(FeatureHead):
+    """Norm of the last layer's gradient, projected on the subspace of in-distribution features.
+
+    score = -|| (dL/dW)^T V V^T ||_2 = -||p - t||_2 ||V^T h||_2
+    V = right singular vectors of the in-distribution features that carry a share `energy` of their squares
+
+    The publication's constants were not available: the target and the share are options.
+
+    Args:
+        target: t of the cross-entropy: `uniform` (1 / K everywhere) or `predicted` (the predicted class).
+        energy: Share of the squared features that the subspace carries, in (0, 1].
+
+    Reference:
+        Behpour et al., "GradOrth: a simple yet efficient out-of-distribution detection with orthogonal projection of
+        gradients", NeurIPS 2023, arXiv:2308.00310.
+    """
+
+    name = "gradorth"
+
+    def __init__(self, *, target: str = "uniform", energy: float = 0.97) -> None:
+        self.target, self.energy = one_of("target", target, ("uniform", "predicted")), within("energy", energy, 1e-6, 1)
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
+        """Learn the subspace."""
+        rows = (finite(batch) for batch in observations)
+        values, vectors = np.linalg.eigh(sum((batch.T @ batch for batch in rows), start=np.zeros(())))
+        carried = np.cumsum(values[::-1]) / values.sum()
+        self.directions_ = vectors[:, ::-1][:, : int(np.searchsorted(carried, self.energy)) + 1]
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """The gradient is an outer product: the norm of either side."""
+        logits = self.layer.logits(op, observed)
+        p = op.Softmax(logits, axis=1)
+        target = predicted_class(op, logits) if self.target == "predicted" else 1 / self.layer.weight.shape[1]
+        error = op.Sub(p, target)
+        inside = op.MatMul(observed, self.learnt("directions").astype(np.float32))
+        squares = [op.ReduceSum(op.Mul(side, side), [1], keepdims=0) for side in (error, inside)]
+        return op.Neg(op.Sqrt(op.Mul(*squares)))

@@ -1,0 +1,85 @@
+"""GROOD: what a prototype of "nothing known" would learn from the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.run import Session
+from sparsense.heads.checks import at_least
+from sparsense.heads.classes import correct_means, finite
+from sparsense.heads.features import LastLayer
+from sparsense.heads.head import Array, Stream, register
+from sparsense.heads.logits import log_sum_exp
+from sparsense.heads.neighbours import nearest_row
+from sparsense.heads.noise import noise_like
+from sparsense.heads.sample import sample
+from sparsense.heads.shaping import FeatureHead
+
+KEPT = 10  # one in so many noise inputs makes the prototype: those the network is least sure about
+
+
+@register
+class PrototypeGradient(FeatureHead):
+    """Distance of the outlier prototype's gradient to the nearest one of an in-distribution input.
+
+    prototypes mu_c = mean features of class c, mu_o = mean features of noise; logits -||h - mu_j||
+    g(h)  = pi_o (h - mu_o) / ||h - mu_o||,  pi_o = softmax mass on mu_o: the gradient of the cross-entropy by mu_o
+    score = min_i || g(h) - g(h_i) ||  over a bank of in-distribution inputs
+
+    Needs no anomalies: the outlier prototype comes from blurred noise. The bank is part of the file.
+
+    Args:
+        noise: How many noise inputs are tried; a tenth of them is used.
+        bank: Gradients to keep; more fitting data than that is sampled.
+        seed: Of noise and sample.
+
+    Reference:
+        ElAraby et al., "GROOD: gradient-aware out-of-distribution detection", TMLR 2025, arXiv:2312.14427.
+    """
+
+    name = "grood"
+    needs_labels = True
+
+    def __init__(self, *, noise: int = 500, bank: int = 2000, seed: int = 0) -> None:
+        self.noise, self.bank = at_least("noise", noise, KEPT), at_least("bank", bank, 1)
+        self.seed = at_least("seed", seed, 0)
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:
+        """Place the outlier prototype: mean features of noise that the network is least sure about."""
+        layer, session = LastLayer.of(network), Session(network.model, [network.features])
+        inputs = noise_like(network, stream, self.noise, self.seed)
+        rows = np.concatenate([finite(session(inputs[i : i + 64])[0]) for i in range(0, len(inputs), 64)])
+        unsure = np.argsort(log_sum_exp(rows @ layer.weight + layer.bias), kind="stable")
+        self.outlier_ = rows[unsure[: self.noise // KEPT]].mean(0)
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Learn class prototypes and keep a bank of gradients."""
+        layer, batches = self.layer, list(observations)
+        self.means_ = correct_means(batches, labels, lambda rows: rows @ layer.weight + layer.bias, self.name)
+        rows = sample(batches, self.bank, seed=self.seed)
+        distances = np.linalg.norm(rows[:, None] - self._prototypes(), axis=2)
+        odds = np.exp(distances.min(1, keepdims=True) - distances)
+        mass = odds[:, -1:] / odds.sum(1, keepdims=True)
+        self.gradients_ = mass * (rows - self.learnt("outlier")) / distances[:, -1:]
+        return self
+
+    def _prototypes(self) -> Array:
+        return np.concatenate([self.learnt("means"), self.learnt("outlier")[None]])
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Gradient, its nearest neighbour, their distance."""
+        prototypes = self._prototypes().astype(np.float32)
+        offsets = op.Sub(op.Unsqueeze(observed, [1]), prototypes)
+        distances = op.Sqrt(op.ReduceSum(op.Mul(offsets, offsets), [2], keepdims=0))
+        last = len(prototypes) - 1
+        away = op.Slice(distances, [last], [last + 1], [1])
+        mass = op.Slice(op.Softmax(op.Neg(distances), axis=1), [last], [last + 1], [1])
+        gradient = op.Mul(op.Sub(observed, prototypes[-1:]), op.Div(mass, away))
+        difference = op.Sub(gradient, nearest_row(op, gradient, self.learnt("gradients")))
+        return op.Sqrt(op.ReduceSum(op.Mul(difference, difference), [1], keepdims=0))

@@ -1,0 +1,23 @@
+"""Parts of the fitting data that do not depend on its order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def parts(rows: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """A part 0 .. count - 1 for each row, dealt out along the sorted means of the rows.
+
+    Each part is then like the whole, and the same for any order in which the rows come.
+
+    Example:
+        >>> parts(np.array([[3.0], [1.0], [2.0], [0.0]]), 2)
+        array([1, 1, 0, 0])
+    """
+    order = np.argsort(rows.mean(1), kind="stable")
+    found = np.empty(len(rows), np.int64)
+    found[order] = np.arange(len(rows)) % count
+    return found

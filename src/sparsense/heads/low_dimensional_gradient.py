@@ -1,0 +1,79 @@
+"""Weight gradients in a few directions that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.autodiff import weighted_layers
+from sparsense.errors import NotFittedError
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.gaussian_head import GaussianHead
+from sparsense.heads.head import Array, Stream, register
+from sparsense.heads.loss import predicted_class
+from sparsense.heads.sensitivity import gradients
+
+
+@register
+class LowDimensionalGradient(GaussianHead):
+    """Mahalanobis distance of the weight gradient, projected on the mean gradients of the classes.
+
+    z(x)  = V^T vec(d(log sum_k exp f_k) / dw),  V = an orthonormal basis of the mean gradients of the predicted classes
+    score = (z - mu)^T C^-1 (z - mu)
+
+    The directions are stored in the file: the number of weights of the layers times the number of classes.
+
+    Args:
+        layers: Name patterns, operator types, or the number of last layers; default: the last 3.
+        shrinkage: Share of the identity in the correlation matrix, in [0, 1].
+
+    Reference:
+        Wu et al., "Low-dimensional gradient helps out-of-distribution detection", TPAMI 2024, arXiv:2310.17163; with
+        their average-gradient directions and a Gaussian in place of a linear probe.
+    """
+
+    name = "low_dimensional_gradient"
+    differentiates = True
+
+    def __init__(self, *, layers: Sequence[str] | int | None = 3, shrinkage: float = 1e-2) -> None:
+        super().__init__(shrinkage=shrinkage)
+        self.layers = layers
+        self._directions: Array | None = None
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:
+        """Find the directions: mean gradients of each predicted class, made orthonormal."""
+        op = network.op
+        gradient = self._gradient(network)
+        sums = op.MatMul(op.Transpose(predicted_class(op, network.output), perm=[1, 0]), gradient)
+        total = np.zeros(())
+        for (batch,) in stream(network, [sums]):
+            total = total + np.asarray(batch, np.float64)
+        self._directions = _orthonormal(total)
+
+    def _gradient(self, network: ForwardGraph) -> ir.Value:
+        """All weight gradients of a sample in one row, [N, weights]."""
+        op, layers = network.op, weighted_layers(network, layers=self.layers)
+        seed = op.Softmax(network.output, axis=1)  # the gradient of log-sum-exp
+        rows = [op.Flatten(gradient, axis=1) for gradient in gradients(network, layers, seed)]
+        return op.Concat(*rows, axis=1) if len(rows) > 1 else rows[0]
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """The projected gradient, [N, directions]."""
+        if self._directions is None:
+            raise NotFittedError(
+                f"head {self.name!r} has no directions; call prepare(network, stream) with in-distribution data first"
+            )
+        return network.op.MatMul(self._gradient(network), self._directions.astype(np.float32))
+
+    def state(self) -> dict[str, Array]:
+        """Statistics and directions."""
+        return super().state() | ({} if self._directions is None else {"directions": self._directions})
+
+
+def _orthonormal(rows: Array) -> Array:
+    """An orthonormal basis [D, k] of what rows [K, D] span, rows of zeros aside."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    _, values, vectors = np.linalg.svd(rows[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0], full_matrices=False)
+    return np.ascontiguousarray(vectors[values > 1e-6 * values[0]].T)

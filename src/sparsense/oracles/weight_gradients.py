@@ -1,0 +1,64 @@
+"""Oracles of the heads that look at raw weight gradients, as the graph's folded weights have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sparsense.autodiff import Layer, weighted_layers
+from sparsense.detector import Scored
+from sparsense.oracles.gradients import folded
+from sparsense.oracles.oracle import ORACLES
+from sparsense.oracles.sensitivity import arrange, match_layers
+
+Array = NDArray[np.float64]
+
+
+@ORACLES.register("purview")
+def purview(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """Squared norms of the gradients of a sum of log-sigmoids."""
+    head: Any = scored.head
+    layers, state, scores = weighted_layers(scored.network, layers=head.layers), head.state(), []
+    for sample in weight_gradients(module, layers, inputs, lambda f: -torch.nn.functional.logsigmoid(f).sum()):
+        profile = np.array([np.log(np.square(gradient).sum()) for gradient in sample])
+        whitened = state["whitening"] @ (profile - state["mean"])
+        scores.append(whitened @ whitened)
+    return np.array(scores)
+
+
+@ORACLES.register("low_dimensional_gradient")
+def low_dimensional_gradient(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """Gradients of log-sum-exp in one long row, projected."""
+    head: Any = scored.head
+    layers, state, scores = weighted_layers(scored.network, layers=head.layers), head.state(), []
+    for sample in weight_gradients(module, layers, inputs, lambda f: torch.logsumexp(f, 0)):
+        row = np.concatenate([gradient.ravel() for gradient in sample])
+        whitened = state["whitening"] @ (row @ state["directions"] - state["mean"])
+        scores.append(whitened @ whitened)
+    return np.array(scores)
+
+
+def weight_gradients(
+    module: nn.Module, layers: Sequence[Layer], inputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Iterator[list[Array]]:
+    """Gradients of `loss(logits [K])`, sample by sample: one array [R, S] per layer, arranged as the graph's."""
+    modules = match_layers(module, layers, inputs[:1])
+    ratios = [folded(layer, found) for layer, found in zip(layers, modules, strict=True)]
+    for sample in inputs:
+        gradients = torch.autograd.grad(loss(module(sample[None])[0]), [found.weight for found in modules])
+        yield [
+            arrange(found, gradient / _column(ratio, gradient), "weight")
+            for found, gradient, ratio in zip(modules, gradients, ratios, strict=True)
+        ]
+
+
+def _column(ratio: Array, like: Tensor) -> Tensor:
+    """A factor per output channel, shaped to meet a weight; ones meet anything."""
+    if (ratio == 1).all():
+        return torch.ones((), dtype=torch.float64)
+    return torch.from_numpy(ratio).reshape(-1, *[1] * (like.dim() - 1))
