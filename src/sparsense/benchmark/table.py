@@ -39,11 +39,11 @@ class Table:
 
 
 def cell(text: str) -> str:
-    """A text that stays within its cell of a Markdown table, and is no HTML.
+    r"""A text that stays within its cell of a Markdown table, and is no HTML.
 
     Example:
         >>> cell("a|b")
-        'a\\\\|b'
+        'a\\|b'
     """
     for character, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(character, code)
