@@ -42,6 +42,9 @@ def test_parameters_are_counted():
     ("source", "message"),
     [
         ("no_such_package.nets:net", "no module 'no_such_package'.*PYTHONPATH"),
+        (":net", "expected a registered name or package.module:function"),
+        ("own_networks:", "expected a registered name or package.module:function"),
+        ("..own_networks:net", "expected a registered name or package.module:function"),
         ("own_networks:missing", "module 'own_networks' has no function 'missing'"),
         ("own_networks:NOT_A_FUNCTION", "has a int, not a function, 'NOT_A_FUNCTION'"),
         ("own_networks:not_a_module", "expected an nn.Module; found str"),
@@ -62,6 +65,12 @@ def test_an_unknown_name_comes_with_the_nearest_ones():
 def test_an_unknown_option_comes_with_the_signature():
     with pytest.raises(InputError, match=r"unexpected keyword argument 'classen'.*takes \(\*, widths"):
         load_network("digits_resnet", options={"classen": 3})
+
+
+def test_an_option_that_the_function_cannot_use_is_told_with_the_cause():
+    with pytest.raises(InputError, match=r"with options {'widths': \['a', 'b'\]}: TypeError") as caught:
+        load_network("digits_resnet", options={"widths": ["a", "b"]})
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_a_failing_forward_pass_is_told_with_its_input():

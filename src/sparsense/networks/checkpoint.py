@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import PydanticSerializationError
 from safetensors.torch import save as write_safetensors
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from sparsense.networks.network import NETWORKS, Network, Task, check_forward
 from sparsense.networks.tensors import MAX_BYTES, load_weights, parse_tensors, read_limited
 
 MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_INPUT = 2**22  # numbers in one sample
+WIDTHS = {"in_channels", "out_channels", "groups", "num_features", "in_features", "out_features"}
 Setting = bool | int | float | str | None | list[int] | list[float]
 
 
@@ -36,7 +38,7 @@ class Manifest(BaseModel):
     source: str
     options: dict[str, Any]
     task: Task
-    input_shape: tuple[int, ...] = Field(min_length=1, max_length=4)
+    input_shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
     preprocessing: Preprocessing
     attributes: dict[str, dict[str, Setting]] = Field(description="module -> attribute -> value that was changed")
     sha256: str = Field(description="of the file of tensors")
@@ -187,7 +189,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _check_source(manifest: Manifest, named: str | None, path: Path) -> None:
-    """Nothing is imported, and nothing big is made, because a file says so."""
+    """Nothing is imported because a file says so."""
     found = manifest.source
     if named is not None and named != found:
         raise InputError(f"loading the network of {path}: it was made by {found!r}, not by {named!r}")
@@ -197,10 +199,25 @@ def _check_source(manifest: Manifest, named: str | None, path: Path) -> None:
             f"Where you trust it, say so with source={found!r}."
         )
     if named is None:
-        with torch.device("meta"):
-            size = sum(tensor.nbytes for tensor in make_module(found, manifest.options).state_dict().values())
-        if max(size, 4 * math.prod(manifest.input_shape)) > MAX_BYTES:
-            raise UnsafeFileError(f"loading the network of {path}: it would need more than {MAX_BYTES} bytes")
+        _check_size(manifest, path)
+
+
+def _check_size(manifest: Manifest, path: Path) -> None:
+    """Nothing big is made, and no module set to compute something big, because a file says so."""
+    with torch.device("meta"):
+        fresh = make_module(manifest.source, manifest.options)
+    size = sum(tensor.nbytes for tensor in fresh.state_dict().values())
+    if size > MAX_BYTES or math.prod(manifest.input_shape) > MAX_INPUT:
+        raise UnsafeFileError(
+            f"loading the network of {path}: it would need {size} bytes for inputs of {manifest.input_shape}; "
+            f"allowed are {MAX_BYTES} bytes and inputs of {MAX_INPUT} numbers"
+        )
+    for name, settings in manifest.attributes.items():
+        if beyond := sorted(settings.keys() - WIDTHS):
+            raise UnsafeFileError(
+                f"loading the network of {path}: it sets {name}.{beyond[0]}, which is no width. "
+                f"Where you trust it, say so with source={manifest.source!r}."
+            )
 
 
 def _probe(network: Network) -> list[float]:

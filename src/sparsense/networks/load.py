@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, UnknownNameError
-from sparsense.networks.network import NETWORKS, Network, Task, check_forward, example_input
+from sparsense.networks.network import FORWARD_ERRORS, NETWORKS, Network, Task, check_forward, example_input
 from sparsense.networks.shortcuts import rewrite_pad_shortcuts
 from sparsense.networks.tensors import load_weights, read_weights
 from sparsense.networks.zoo import ZOOS
@@ -104,7 +104,12 @@ def make_module(source: str, options: Mapping[str, Any]) -> nn.Module:
             f"making network {source!r} with options {dict(options)}: {error}; "
             f"the function takes {inspect.signature(function)}"
         ) from error
-    module = function(**options)
+    try:
+        module = function(**options)
+    except FORWARD_ERRORS as error:
+        raise InputError(
+            f"making network {source!r} with options {dict(options)}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise InputError(f"making network {source!r}: expected an nn.Module; found {type(module).__name__}")
     return module
@@ -116,6 +121,8 @@ def _find_function(source: str) -> Callable[..., Any]:
         return _registered(source)
     if prefix in ZOOS:
         return ZOOS[prefix](name)
+    if not all(part.isidentifier() for part in (*prefix.split("."), name)):
+        raise InputError(f"making network {source!r}: expected a registered name or package.module:function")
     try:
         found = getattr(import_module(prefix), name, None)
     except ModuleNotFoundError as error:

@@ -18,8 +18,10 @@ Task = Literal["classifier", "reconstruction"]
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
 """Name -> function returning an `nn.Module` that may declare `input_shape`, `preprocessing` and `task`."""
 
-# What the forward pass of somebody else's module may raise when it does not fit its input.
-FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# What somebody else's code may raise when it does not fit its options or its input.
+FORWARD_ERRORS = (
+    RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass

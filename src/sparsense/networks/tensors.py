@@ -124,7 +124,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, optional: 
     found = "; ".join(f"{len(names)} {kind} ({_few(names)})" for kind, names in differences.items() if names)
     if found:
         raise InputError(
-            f"{doing}: the file does not fit this network: {found}. Is it the right one, with its options?"
+            f"{doing}: the file does not fit this network: {found}. Is it the right one, with its options? "
+            "(What save_network wrote is read by load_checkpoint.)"
         )
     module.load_state_dict(dict(tensors), strict=False)
 
