@@ -87,7 +87,7 @@ def _as_layer(node: ir.Node) -> Layer | None:
     activation, weight = node.inputs[0], node.inputs[1]
     if activation is None or weight is None or weight.const_value is None or activation.const_value is not None:
         return None
-    if node.op_type == "Gemm" and node.attributes.get_int("transA", 0):
+    if node.op_type == "Gemm" and node.attributes.get_int("transA"):
         return None
     if node.op_type == "MatMul" and (rank(weight) != 2 or rank(activation) < 2):
         return None

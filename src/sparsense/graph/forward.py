@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -49,8 +49,8 @@ class ForwardGraph:
         if node is None or node.op_type not in ("Gemm", "MatMul"):
             kind = "the graph's input" if node is None else f"node {node.name!r} ({node.op_type})"
             raise GraphError(
-                f"looking for the penultimate features: expected the output to come from a fully connected layer (Gemm or MatMul), found {kind}; "
-                "use a head that needs only logits or sensitivities"
+                "looking for the penultimate features: expected the output to come from a fully connected layer "
+                f"(Gemm or MatMul), found {kind}; use a head that needs only logits or sensitivities"
             )
         return node
 
@@ -58,10 +58,8 @@ class ForwardGraph:
         """An independent copy, so that a head can add throw-away nodes."""
         model = self.model.clone()
         values = {v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]}
-        find = lambda value: values[value.name]  # noqa: E731
-        return ForwardGraph(
-            model, find(self.input), find(self.target), find(self.output), Builder(model.graph), self.task
-        )
+        given, target, output = (values[value.name] for value in (self.input, self.target, self.output))
+        return ForwardGraph(model, given, target, output, Builder(model.graph), self.task)
 
 
 def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier") -> ForwardGraph:
@@ -87,7 +85,7 @@ def _single(model: ir.Model) -> ir.Model:
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs)
         raise GraphError(
-            f"preparing the model: expected exactly one input, found {len(inputs)} ({names}); export it with one input"
+            f"preparing the model: expected exactly one input, found {len(inputs)} ({names}); export it with one"
         )
     graph.inputs[:] = inputs
     return ir.Model(graph, ir_version=model.ir_version)
@@ -96,16 +94,19 @@ def _single(model: ir.Model) -> ir.Model:
 def _check_input(value: ir.Value, preprocessing: Preprocessing) -> None:
     if value.dtype != ir.DataType.FLOAT:
         raise GraphError(
-            f"preparing input {value.name!r}: expected float32, found {value.dtype}; export the network with a float32 input"
+            f"preparing input {value.name!r}: expected float32, found {value.dtype}; "
+            "export the network with a float32 input"
         )
     if value.shape is None:
         raise GraphError(
-            f"preparing input {value.name!r}: expected a known rank, found none; export the model with the shape of its input"
+            f"preparing input {value.name!r}: expected a known rank, found none; "
+            "export the model with the shape of its input"
         )
     rank = 2 if preprocessing.layout == "ND" else 4
     if len(value.shape) != rank:
         raise GraphError(
-            f"preparing input {value.name!r}: layout {preprocessing.layout} expects rank {rank}, found shape {list(value.shape)}; give the layout that fits"
+            f"preparing input {value.name!r}: layout {preprocessing.layout} expects rank {rank}, "
+            f"found shape {list(value.shape)}; give the layout that fits"
         )
     channels, given = value.shape[1], max(len(preprocessing.mean), len(preprocessing.std))
     if isinstance(channels, int) and given not in (1, channels):
@@ -119,9 +120,10 @@ def _prepend(
 ) -> ForwardGraph:
     """Build a new graph: input -> preprocessing -> the old nodes, so that the order stays topological."""
     graph = model.graph
-    _name_batch_axis(graph, list(network_input.shape or ())[0])
-    shape = ["N", *list(network_input.shape or ())[1:]]
-    user_shape = [shape[0], *shape[2:], shape[1]] if preprocessing.layout == "NHWC" else shape
+    batch, *sizes = list(network_input.shape or [None])
+    _name_batch_axis(graph, batch)
+    shape: list[Any] = ["N", *sizes]
+    user_shape: Any = ["N", *sizes[1:], sizes[0]] if preprocessing.layout == "NHWC" else shape
     dtype = ir.DataType.UINT8 if preprocessing.dtype == "uint8" else ir.DataType.FLOAT
     network_input.name = "network_input"
     user_input = ir.val("input", dtype, user_shape)
@@ -137,9 +139,9 @@ def _prepend(
     return ForwardGraph(model, user_input, target, output, Builder(graph), task)
 
 
-def _name_batch_axis(graph: ir.Graph, batch: int | ir.SymbolicDim) -> None:
+def _name_batch_axis(graph: ir.Graph, batch: int | ir.SymbolicDim | None) -> None:
     """Call the batch axis N wherever it appears under its old name."""
-    if isinstance(batch, int) or batch.value is None:
+    if not isinstance(batch, ir.SymbolicDim) or batch.value is None:
         return
     for value in (output for node in graph for output in node.outputs):
         if value.shape is not None:

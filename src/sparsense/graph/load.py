@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -57,7 +58,7 @@ def _parse(source: str | Path | bytes | onnx.ModelProto, maximum_bytes: int) -> 
 
 def _decode(content: bytes, name: str) -> onnx.ModelProto:
     try:
-        proto = onnx.ModelProto.FromString(content)
+        proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise GraphError(f"reading {name}: expected an ONNX model, found something else ({error})") from error
     if not proto.HasField("graph") or not proto.graph.node:
@@ -67,13 +68,14 @@ def _decode(content: bytes, name: str) -> onnx.ModelProto:
 
 def _load_external_data(proto: onnx.ModelProto, name: str, folder: Path | None, maximum_bytes: int) -> None:
     total = 0
-    for tensor in external_data_helper._get_all_tensors(proto):
+    for tensor in _tensors(proto.graph):
         if not external_data_helper.uses_external_data(tensor):
             continue
         location = external_data_helper.ExternalDataInfo(tensor).location
         if folder is None:
             raise GraphError(
-                f"reading {name}: tensor {tensor.name!r} lies in {location!r}; give the path of the model instead of its bytes"
+                f"reading {name}: tensor {tensor.name!r} lies in {location!r}; "
+                "give the path of the model instead of its bytes"
             )
         path = (folder / location).resolve()
         if Path(location).is_absolute() or not path.is_relative_to(folder):
@@ -82,7 +84,8 @@ def _load_external_data(proto: onnx.ModelProto, name: str, folder: Path | None, 
             )
         if not path.is_file():
             raise GraphError(
-                f"reading {name}: the external data file {location!r} of tensor {tensor.name!r} is missing; put it beside the model"
+                f"reading {name}: the external data file {location!r} of tensor {tensor.name!r} is missing; "
+                "put it beside the model"
             )
         total += external_data_helper.ExternalDataInfo(tensor).length or path.stat().st_size
         if total > maximum_bytes:
@@ -90,6 +93,15 @@ def _load_external_data(proto: onnx.ModelProto, name: str, folder: Path | None, 
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that may lie in another file: initializers, and constants of nodes, also in subgraphs."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
+        for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            yield from _tensors(inner)
 
 
 def _check(proto: onnx.ModelProto, name: str) -> None:
@@ -114,5 +126,6 @@ def _raise_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     except RuntimeError as error:  # the converter's only way to say that an operator has no adapter
         first = str(error).strip().splitlines()[0]
         raise GraphError(
-            f"reading {name}: opset {opset} cannot be brought to {MINIMUM_OPSET} ({first}); export the model again with a newer opset"
+            f"reading {name}: opset {opset} cannot be brought to {MINIMUM_OPSET} ({first}); "
+            "export the model again with a newer opset"
         ) from error

@@ -1,4 +1,4 @@
-"""Bring a forward graph to the form that is differentiated: folded by ONNX Runtime's basic optimisations, shapes known."""
+"""Bring a forward graph to the form that is differentiated: folded by ONNX Runtime, shapes known."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from sparsense.data import Dataset
 from sparsense.detector import Progress, silent
 from sparsense.networks.network import Network, example_input
 from sparsense.pruning.batchnorm import reestimate_batch_norm
-from sparsense.pruning.channels import PruneReport, prune_channels
+from sparsense.pruning.channels import prune_channels
 from sparsense.pruning.mask import Mask
 from sparsense.pruning.plan import ChannelOptions
+from sparsense.pruning.report import PruneReport
 from sparsense.pruning.weights import select_weights
 from sparsense.recipe.schema import PruneSection, Recipe
 from sparsense.recording.layers import layouts, prunable_weights

@@ -76,7 +76,8 @@ def _axis_counts(axis: Axis, size: int, made: int, padded: bool) -> NDArray[Any]
     """Elements under the window of each output, along one axis; padding counts when `padded`."""
     taps = np.arange(made)[:, None] * axis.stride + np.arange(axis.kernel) * axis.dilation - axis.begin
     low, high = (-axis.begin, size + axis.end) if padded else (0, size)
-    return ((taps >= low) & (taps < high)).sum(1)
+    counts: NDArray[Any] = np.sum((taps >= low) & (taps < high), axis=1)
+    return counts
 
 
 def _outer(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
