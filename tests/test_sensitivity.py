@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from sparsense.errors import InputError, UnsupportedLayerError
+from sparsense.recording import per_sample
 from sparsense.sensitivity import RecordInfo, SensitivityRecord, record_sensitivities
 
 
@@ -131,6 +132,22 @@ def test_moments_equal_those_of_single_backward_passes(name, loss, batch_size):
         np.testing.assert_allclose(record.moment(key, "elasticity_square"), (elasticity**2).mean(0), **close)
     assert record.info.mean_loss == pytest.approx(losses.mean(), rel=1e-9)
     assert record.info.samples == 5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "raw_logit"])
+@pytest.mark.parametrize("numbers", [1, 250])
+def test_memory_for_gradients_is_bounded_by_chunks_that_do_not_change_the_result(monkeypatch, numbers, loss):
+    module, inputs, labels = problem("conv2d", samples=7)
+    whole = record_sensitivities(module, inputs, labels, loss=loss)
+    chunks = []
+    original = per_sample.weight_gradient
+    monkeypatch.setattr(per_sample, "CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(per_sample, "weight_gradient", lambda *args: chunks.append(1) or original(*args))
+    parts = record_sensitivities(module, inputs, labels, loss=loss)
+    assert len(chunks) > 4  # one call of a mapped function per chunk and layer
+    for name, moments in whole.moments.items():
+        for moment, value in moments.items():
+            np.testing.assert_allclose(parts.moment(name, moment), value, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

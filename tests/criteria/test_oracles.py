@@ -228,6 +228,22 @@ def test_synflow_is_conserved_from_layer_to_layer_and_does_not_overflow():
     assert np.allclose(sums, sums[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.RMSNorm(4)])
+def test_norms_count_in_synflow_by_their_scale_alone(norm):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), norm, nn.GELU(), nn.Linear(4, 2))
+    scale = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    with torch.no_grad():
+        norm.weight.copy_(scale)
+        if isinstance(norm, nn.BatchNorm1d):
+            norm.running_var.fill_(9.0)
+            norm.running_mean.fill_(2.0)
+    first, last = module[0].weight.detach().double().abs(), module[3].weight.detach().double().abs()
+    saliency = saliency_of(module, "synflow", Source(torch.zeros(1, 3)))
+    close(saliency["0.weight"], first * (last.sum(0) * scale.abs())[:, None])
+    close(saliency["3.weight"], last * (first.sum(1) * scale.abs())[None])
+
+
 def test_flow_that_is_not_finite_is_refused():
     module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(8)))
     with torch.no_grad():

@@ -187,3 +187,10 @@ def test_channels_that_meet_the_input_stay():
 def test_a_weight_used_behind_its_layer_makes_that_layer_the_output():
     with pytest.raises(InputError, match=r"no channel .* can be removed: encode: encode makes the output"):
         cut(Tied(), torch.randn(2, 6))
+
+
+def test_no_grad_is_no_obstacle_and_inference_mode_is_refused():
+    with torch.no_grad():
+        assert cut(Net(), IMAGE).proof < 1e-5
+    with torch.inference_mode(), pytest.raises(InputError, match=r"torch.inference_mode\(\) forbids"):
+        cut(Net(), IMAGE)

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsense.recording.layers import refuse_inference_mode
+
 
 @dataclass
 class Capture:
     """Per layer name the inputs and outputs of its calls, in the order of the calls (one, unless shared).
 
-    Outputs are on the path to the loss, so they can be differentiated with respect to; inputs are copies.
+    Outputs are on the path to the loss, so they can be differentiated with respect to.
     """
 
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -29,14 +31,14 @@ class Capture:
     def hook(self, name: str) -> Any:
         """A forward hook that captures one layer.
 
-        Copies on both sides keep the captured values right when the network goes on in place (for example
-        `nn.ReLU(inplace=True)`), and outputs take gradients even where every parameter is frozen.
+        The network goes on with a copy, so that it may work in place (`nn.ReLU(inplace=True)`) without changing
+        what was captured; and outputs take gradients even where every parameter is frozen.
         """
 
         def capture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
-            self.inputs.setdefault(name, []).append(args[0].detach().clone())
+            self.inputs.setdefault(name, []).append(args[0].detach())
             self.outputs.setdefault(name, []).append(output)
             return output.clone()
 
@@ -46,6 +48,7 @@ class Capture:
 @contextmanager
 def capturing(layers: Mapping[str, nn.Module]) -> Iterator[Capture]:
     """Capture the given layers inside the block; the hooks are gone afterwards."""
+    refuse_inference_mode()
     capture = Capture()
     handles = [layer.register_forward_hook(capture.hook(name)) for name, layer in layers.items()]
     try:

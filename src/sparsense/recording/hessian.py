@@ -17,6 +17,7 @@ from sparsense.recording.layers import (
     evaluating,
     network_sha256,
     prunable_layers,
+    refuse_inference_mode,
     weight_channels,
     weight_of,
 )
@@ -150,6 +151,7 @@ def tempered(loss: Loss, temperature: float) -> Loss:
 @contextmanager
 def twice_differentiable(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and attention in a form that has second derivatives."""
+    refuse_inference_mode()
     with evaluating(module), differentiable(module), sdpa_kernel(SDPBackend.MATH):
         yield
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from sparsense.errors import UnsupportedLayerError
+from sparsense.errors import InputError, UnsupportedLayerError
 
 PRUNABLE = (
     nn.Conv1d,
@@ -158,6 +158,19 @@ def differentiable(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def refuse_inference_mode() -> None:
+    """Refuse to work where torch records no gradients at all (`torch.no_grad()` alone is no obstacle).
+
+    Raises:
+        InputError: `torch.inference_mode()` is active.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "recording and pruning need gradients, which torch.inference_mode() forbids; call them outside of it, "
+            "with tensors made outside of it"
+        )
 
 
 def network_sha256(module: nn.Module) -> str:
