@@ -10,35 +10,38 @@ import onnx_ir as ir
 from sparsense.autodiff import weighted_layers
 from sparsense.errors import NotFittedError
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import Array, Stream, register
+from sparsense.heads.knn import NearestNeighbours
 from sparsense.heads.loss import predicted_class
+from sparsense.heads.neighbours import unit
 from sparsense.heads.sensitivity import gradients
 
 
 @register
-class LowDimensionalGradient(GaussianHead):
-    """Mahalanobis distance of the weight gradient, projected on the mean gradients of the classes.
+class LowDimensionalGradient(NearestNeighbours):
+    """Squared distance of the direction of the weight gradient to its k-th nearest neighbour, in few dimensions.
 
-    z(x)  = V^T vec(d(log sum_k exp f_k) / dw),  V = an orthonormal basis of the mean gradients of the predicted classes
-    score = (z - mu)^T C^-1 (z - mu)
+    z(x)  = V^T vec(d(log sum_k exp f_k) / dw), to length 1;  V = an orthonormal basis of the classes' mean gradients
+    score = ||z - z_(k)||^2,  z_(k) the k-th nearest of a bank of in-distribution gradients
 
     The directions are stored in the file: the number of weights of the layers times the number of classes.
 
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: the last 3.
-        shrinkage: Share of the identity in the correlation matrix, in [0, 1].
+        k: Which neighbour.
+        bank: Rows to keep; more fitting data than that is sampled.
+        seed: Of the sample.
 
     Reference:
         Wu et al., "Low-dimensional gradient helps out-of-distribution detection", TPAMI 2024, arXiv:2310.17163; with
-        their average-gradient directions and a Gaussian in place of a linear probe.
+        their average-gradient directions, classes as predicted, and nearest neighbours without their linear probe.
     """
 
     name = "low_dimensional_gradient"
     differentiates = True
 
-    def __init__(self, *, layers: Sequence[str] | int | None = 3, shrinkage: float = 1e-2) -> None:
-        super().__init__(shrinkage=shrinkage)
+    def __init__(self, *, layers: Sequence[str] | int | None = 3, k: int = 50, bank: int = 5000, seed: int = 0) -> None:
+        super().__init__(k=k, bank=bank, seed=seed)
         self.layers = layers
         self._directions: Array | None = None
 
@@ -60,12 +63,12 @@ class LowDimensionalGradient(GaussianHead):
         return op.Concat(*rows, axis=1) if len(rows) > 1 else rows[0]
 
     def observe(self, network: ForwardGraph) -> ir.Value:
-        """The projected gradient, [N, directions]."""
+        """The projected gradient's direction, [N, directions]."""
         if self._directions is None:
             raise NotFittedError(
                 f"head {self.name!r} has no directions; call prepare(network, stream) with in-distribution data first"
             )
-        return network.op.MatMul(self._gradient(network), self._directions.astype(np.float32))
+        return unit(network.op, network.op.MatMul(self._gradient(network), self._directions.astype(np.float32)))
 
     def state(self) -> dict[str, Array]:
         """Statistics and directions."""

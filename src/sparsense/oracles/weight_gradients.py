@@ -33,13 +33,13 @@ def purview(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 
 @ORACLES.register("low_dimensional_gradient")
 def low_dimensional_gradient(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
-    """Gradients of log-sum-exp in one long row, projected."""
+    """Gradients of log-sum-exp in one long row, projected, and all distances to the bank."""
     head: Any = scored.head
     layers, state, scores = weighted_layers(scored.network, layers=head.layers), head.state(), []
     for sample in weight_gradients(module, layers, inputs, lambda f: torch.logsumexp(f, 0)):
-        row = np.concatenate([gradient.ravel() for gradient in sample])
-        whitened = state["whitening"] @ (row @ state["directions"] - state["mean"])
-        scores.append(whitened @ whitened)
+        z = np.concatenate([gradient.ravel() for gradient in sample]) @ state["directions"]
+        distances = np.square(z / np.linalg.norm(z) - state["rows"]).sum(1)
+        scores.append(np.sort(distances)[head.k - 1])
     return np.array(scores)
 
 
