@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsense.errors import InputError, UnsafeFileError
-from sparsense.networks import checkpoint, load_checkpoint, load_network, save_network
+from sparsense.networks import load_checkpoint, load_network, manifest, save_network
 from sparsense.networks.network import example_input
 
 
@@ -86,8 +86,8 @@ def saved(tmp_path):
 
 
 def edit(path, **changes):
-    manifest = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps(manifest | changes))
+    fields = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(fields | changes))
 
 
 @torch.no_grad()
@@ -281,7 +281,7 @@ def test_a_missing_file_is_named(saved, name):
 
 
 def test_limits_hold_for_both_files(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", 10)
     with pytest.raises(UnsafeFileError, match=r"network\.json: expected at most 10 bytes"):
         load_checkpoint(saved)
 

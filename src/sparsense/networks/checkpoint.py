@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
-from pydantic_core import PydanticSerializationError
 from safetensors.torch import save as write_safetensors
 from torch import Tensor, nn
 
-from sparsense import __version__
-from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.files import atomic_write
-from sparsense.networks.load import build, make_module
-from sparsense.networks.network import NETWORKS, Network, Task, check_forward
+from sparsense.networks.load import build
+from sparsense.networks.manifest import Manifest, Setting, check_source, read_manifest, to_json
+from sparsense.networks.network import Network, check_forward
 from sparsense.networks.tensors import MAX_BYTES, load_weights, parse_tensors, read_limited
-
-MAX_MANIFEST_BYTES = 4 * 2**20
-MAX_INPUT = 2**22  # numbers in one sample
-WIDTHS = {"in_channels", "out_channels", "groups", "num_features", "in_features", "out_features"}
-Setting = bool | int | float | str | None | list[int] | list[float]
-
-
-class Manifest(BaseModel):
-    """How to make the module again: everything about it that its tensors do not tell."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    sparsense: str = __version__
-    source: str
-    options: dict[str, Any]
-    task: Task
-    input_shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
-    preprocessing: Preprocessing
-    attributes: dict[str, dict[str, Setting]] = Field(description="module -> attribute -> value that was changed")
-    sha256: str = Field(description="of the file of tensors")
-    probe: list[float] = Field(description="outputs for a fixed input, to recognise a class that has changed")
 
 
 def save_network(network: Network, path: str | Path) -> Path:
@@ -63,7 +37,7 @@ def save_network(network: Network, path: str | Path) -> Path:
     """
     tensors_path, manifest_path = _paths(path)
     content = write_safetensors({name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()})
-    text = _to_json(_describe(network, content))
+    text = to_json(_describe(network, content))
     _check_same(network, _restore(Manifest.model_validate_json(text), content, tensors_path), tensors_path)
     with atomic_write(tensors_path) as tensors_file, atomic_write(manifest_path) as manifest_file:
         tensors_file.write_bytes(content)
@@ -84,8 +58,8 @@ def load_checkpoint(path: str | Path, *, source: str | None = None) -> Network:
         InputError: Files missing, damaged, or not made by a version that wrote this format.
     """
     tensors_path, manifest_path = _paths(path)
-    manifest = _read_manifest(manifest_path)
-    _check_source(manifest, source, manifest_path)
+    manifest = read_manifest(manifest_path)
+    check_source(manifest, source, manifest_path)
     content = read_limited(tensors_path, MAX_BYTES, doing="loading the network from")
     if hashlib.sha256(content).hexdigest() != manifest.sha256:
         raise UnsafeFileError(
@@ -115,16 +89,6 @@ def _describe(network: Network, content: bytes) -> Manifest:
         sha256=hashlib.sha256(content).hexdigest(),
         probe=_probe(network),
     )
-
-
-def _to_json(manifest: Manifest) -> str:
-    try:
-        return manifest.model_dump_json(indent=1)
-    except PydanticSerializationError as error:
-        raise InputError(
-            f"saving the network: its options {manifest.options} are not plain numbers and texts ({error}); "
-            "let the source take plain ones"
-        ) from error
 
 
 def _changed_attributes(fresh: nn.Module, module: nn.Module) -> Iterator[tuple[str, dict[str, Setting]]]:
@@ -176,48 +140,6 @@ def _set_attributes(module: nn.Module, attributes: Mapping[str, Mapping[str, Set
                 raise InputError(f"loading the network from {path}: its class has no plain attribute {name}.{key}")
             container = type(known[key]) if isinstance(known[key], list) else tuple
             setattr(modules[name], key, container(value) if isinstance(value, list) else value)
-
-
-def _read_manifest(path: Path) -> Manifest:
-    content = read_limited(path, MAX_MANIFEST_BYTES, doing="reading the manifest")
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"reading the manifest {path}: {where}: {first['msg']}") from error
-
-
-def _check_source(manifest: Manifest, named: str | None, path: Path) -> None:
-    """Nothing is imported because a file says so."""
-    found = manifest.source
-    if named is not None and named != found:
-        raise InputError(f"loading the network of {path}: it was made by {found!r}, not by {named!r}")
-    if named is None and found not in NETWORKS:
-        raise UnsafeFileError(
-            f"loading the network of {path}: it asks to import {found!r}, which runs code. "
-            f"Where you trust it, say so with source={found!r}."
-        )
-    if named is None:
-        _check_size(manifest, path)
-
-
-def _check_size(manifest: Manifest, path: Path) -> None:
-    """Nothing big is made, and no module set to compute something big, because a file says so."""
-    with torch.device("meta"):
-        fresh = make_module(manifest.source, manifest.options)
-    size = sum(tensor.nbytes for tensor in fresh.state_dict().values())
-    if size > MAX_BYTES or math.prod(manifest.input_shape) > MAX_INPUT:
-        raise UnsafeFileError(
-            f"loading the network of {path}: it would need {size} bytes for inputs of {manifest.input_shape}; "
-            f"allowed are {MAX_BYTES} bytes and inputs of {MAX_INPUT} numbers"
-        )
-    for name, settings in manifest.attributes.items():
-        if beyond := sorted(settings.keys() - WIDTHS):
-            raise UnsafeFileError(
-                f"loading the network of {path}: it sets {name}.{beyond[0]}, which is no width. "
-                f"Where you trust it, say so with source={manifest.source!r}."
-            )
 
 
 def _probe(network: Network) -> list[float]:
