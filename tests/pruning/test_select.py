@@ -91,6 +91,15 @@ def test_equal_saliencies_go_in_order():
     assert keep["b"].tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_what_is_gone_goes_first_however_salient(scope):
+    values = saliency()
+    gone = Mask({name: v < v.quantile(0.9) for name, v in values.items()})  # the most salient tenth
+    mask = select(values, sparsity=0.5, scope=scope, floor=0, gone=gone)
+    assert all(not (mask.keep[name] & ~gone.keep[name]).any() for name in values if scope != "erk" or name != "small")
+    assert mask.size - mask.kept == round(0.5 * mask.size)
+
+
 def test_erk_gives_the_density_of_the_formula():
     counts = erk_counts({"a": (64, 64, 3, 3), "b": (128, 64, 3, 3), "c": (10, 20)}, 90_000)
     kept = {"a": 36864 - counts["a"], "b": 73728 - counts["b"]}

@@ -128,9 +128,9 @@ def channel_groups(module: nn.Module, example_input: Example, options: ChannelOp
 
 
 def _raise_refused(groups: Sequence[ChannelGroup], options: ChannelOptions) -> None:
-    for group in groups:
-        if options.unsupported == "raise" and group.refusal is not None and not all(group.protected):
-            raise refused(group)
+    bad = [group for group in groups if group.refusal is not None and not all(group.protected)]
+    if bad and options.unsupported == "raise":
+        raise refused(bad)
 
 
 def _refuse_nothing(groups: Sequence[ChannelGroup], free: Sequence[ChannelGroup]) -> None:

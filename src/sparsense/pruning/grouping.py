@@ -175,13 +175,14 @@ def refuse_unreached(module: nn.Module, groups: Sequence[ChannelGroup], stays: S
             )  # fmt: skip
 
 
-def refused(group: ChannelGroup) -> UnsupportedLayerError:
-    """The error for a group that cannot be cut."""
-    assert group.refusal is not None
-    layer, kind, reason = group.refusal
-    names = ", ".join(repr(name) for name in group.producers)
+def refused(groups: Sequence[ChannelGroup]) -> UnsupportedLayerError:
+    """The error for groups that cannot be cut: the first one's layer and reason, and the way out for all."""
+    assert groups[0].refusal is not None
+    layer, kind, reason = groups[0].refusal
+    names = ", ".join(repr(name) for group in groups for name in group.producers)
+    others = f" (and {len(groups) - 1} more groups)" if len(groups) > 1 else ""
     return UnsupportedLayerError(
-        layer, kind, f"{reason}; to leave its group alone, ignore {names} (or use unsupported='keep')"
+        layer, kind, f"{reason}; to leave its group{others} alone, ignore {names} (or use unsupported='keep')"
     )
 
 

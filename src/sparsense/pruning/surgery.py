@@ -60,7 +60,10 @@ def set_width(module: nn.Module, side: Side, count: int) -> None:
 
 def is_bare(module: nn.Module, name: str) -> bool:
     """Whether a name means a parameter that belongs to no layer with a rule, and not a layer."""
-    return name in dict(module.named_parameters(remove_duplicate=False))
+    part: object = module
+    for step in name.split(".") if name else ():
+        part = getattr(part, step, None)
+    return not isinstance(part, nn.Module)
 
 
 def owner_of(module: nn.Module, name: str) -> nn.Module:
