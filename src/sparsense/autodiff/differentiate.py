@@ -60,9 +60,35 @@ def _push(op: Builder, call: Call, on_path: set[ir.Value], deltas: dict[ir.Value
             continue
         delta = unbroadcast(op, delta, value)
         if value in deltas:
-            delta = op.Add(deltas[value], delta)
+            delta = add(op, deltas[value], delta)
         delta.shape = value.shape
         deltas[value] = delta
+
+
+LINEAR = ("Conv", "DepthToSpace", "Expand", "Pad", "Reshape", "Slice", "Transpose")
+
+
+def add(op: Builder, one: ir.Value, other: ir.Value) -> ir.Value:
+    """The sum of two gradients; where both come out of the same linear step, they are added before it."""
+    a, b = one.producer(), other.producer()
+    if a is None or b is None or not _same_step(a, b):
+        return op.Add(one, other)
+    total = add(op, a.inputs[0], b.inputs[0])  # type: ignore[arg-type]  # linear steps have a first input
+    return op.call(a.op_type, total, *a.inputs[1:], **{name: x.value for name, x in a.attributes.items()})[0]
+
+
+def _same_step(a: ir.Node, b: ir.Node) -> bool:
+    one, other = a.inputs[0], b.inputs[0]
+    return (
+        a.op_type == b.op_type
+        and a.op_type in LINEAR
+        and not (a.op_type == "Conv" and len(a.inputs) > 2)
+        and one is not None
+        and other is not None
+        and one.shape == other.shape
+        and list(a.inputs[1:]) == list(b.inputs[1:])
+        and {name: x.value for name, x in a.attributes.items()} == {name: x.value for name, x in b.attributes.items()}
+    )
 
 
 def nodes_between(start: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
@@ -92,7 +118,7 @@ def ancestors(value: ir.Value, *, carrying: bool = False) -> set[ir.Node]:
 
 
 def _is_flat(node: ir.Node) -> bool:
-    return not node.domain and node.op_type in RULES and RULES[node.op_type].flat
+    return not node.domain and node.op_type in RULES and RULES[node.op_type].flat(node)
 
 
 def check_rules(path: Sequence[ir.Node], wrt: Iterable[ir.Value]) -> None:

@@ -83,24 +83,24 @@ class Rule:
 
     Attributes:
         product: Index of an input -> its vector-Jacobian product; None when it has none.
-        flat: The derivative is zero wherever it exists: gradients end here without an error.
+        flat: Whether a node's derivative is zero wherever it exists: gradients end there without an error.
         outputs: How many outputs may receive gradients; a rule for several reads `call.deltas`.
     """
 
     product: Callable[[int], VectorJacobian | None]
-    flat: bool = False
+    flat: Callable[[ir.Node], bool] = lambda _: False
     outputs: int = 1
 
 
 RULES: Registry[Rule] = Registry("differentiation rule")
 
 
-def vjp(op_type: str, *products: VectorJacobian | None) -> None:
+def vjp(op_type: str, *products: VectorJacobian | None, flat: Callable[[ir.Node], bool] = lambda _: False) -> None:
     """Register an operator's products, one per input; None, or none given, for inputs that cannot be differentiated.
 
     Sums over broadcast axes are left to the walk, so `vjp("Add", lambda op, d, c: d, lambda op, d, c: d)` is complete.
     """
-    RULES.add(op_type, Rule(lambda index: products[index] if index < len(products) else None))
+    RULES.add(op_type, Rule(lambda index: products[index] if index < len(products) else None, flat))
 
 
 def variadic(op_type: str, product: Callable[[Builder, Any, Call, int], Any]) -> None:
@@ -120,7 +120,7 @@ def several_outputs(op_type: str, product: Callable[[Builder, Call], Any]) -> No
 def no_gradient(*op_types: str) -> None:
     """Register operators whose derivative is zero wherever it exists (Sign, Floor, random numbers)."""
     for op_type in op_types:
-        RULES.add(op_type, Rule(lambda _: None, flat=True))
+        RULES.add(op_type, Rule(lambda _: None, flat=lambda _: True))
 
 
 def unsupported(node: ir.Node, problem: str) -> UnsupportedOperatorError:

@@ -8,52 +8,64 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.autodiff.masks import above, at_least, at_most, complement, is_step
 from sparsense.autodiff.rule import Call, vjp
 from sparsense.autodiff.rules.trigonometry import gauss
 from sparsense.autodiff.shapes import as_mask, dtype_of
 from sparsense.graph.build import Builder
 
 
-def _one_minus(op: Builder, y: Any) -> Any:
-    return op.Sub(1.0, y)
-
-
 def _slope_below(op: Builder, d: Any, c: Call, slope: Any) -> Any:
-    """1 above zero, the given slope (a number or a value) at and below zero."""
+    """1 above zero, the given slope at and below zero."""
     one = np.ones((), dtype_of(c.x[0]))
-    return op.Mul(d, op.Where(op.Greater(c.x[0], 0.0), one, slope * one if isinstance(slope, float) else slope))
+    return op.Mul(d, op.Where(op.Greater(c.x[0], 0.0), one, slope))
 
 
-vjp("Relu", lambda op, d, c: op.Mul(d, op.Sign(c.y[0])))  # the output is >= 0: its sign is the mask
-vjp("LeakyRelu", lambda op, d, c: _slope_below(op, d, c, c.attribute("alpha", 0.01)))
-vjp(
-    "PRelu",
-    lambda op, d, c: _slope_below(op, d, c, c.x[1]),
-    lambda op, d, c: op.Mul(d, op.Min(c.x[0], 0.0)),
-)
-vjp("ThresholdedRelu", lambda op, d, c: op.Mul(d, _above(op, c.x[0], c.attribute("alpha", 1.0))))
-vjp("Shrink", lambda op, d, c: op.Mul(d, _above(op, op.Abs(c.x[0]), c.attribute("lambd", 0.5))))
+vjp("Relu", lambda op, d, c: op.Mul(d, above(op, c.y[0], 0.0)))
+vjp("PRelu", lambda op, d, c: _slope_below(op, d, c, c.x[1]), lambda op, d, c: op.Mul(d, op.Min(c.x[0], 0.0)))
+vjp("ThresholdedRelu", lambda op, d, c: op.Mul(d, above(op, c.x[0], c.attribute("alpha", 1.0))))
+vjp("Shrink", lambda op, d, c: op.Mul(d, above(op, op.Abs(c.x[0]), c.attribute("lambd", 0.5))))
 
 
-def _above(op: Builder, x: Any, border: float) -> Any:
-    return as_mask(op, op.Greater(x, border), x)
+def _leaky_relu(op: Builder, d: Any, c: Call) -> Any:
+    slope = c.attribute("alpha", 0.01)
+    if 0 <= slope <= 1:
+        return op.Mul(d, op.Clip(above(op, c.x[0], 0.0), slope))
+    return _slope_below(op, d, c, np.asarray(slope, dtype_of(c.x[0])))
 
 
-# alpha (e^x - 1) below zero: the derivative is alpha e^x = y + alpha
-vjp("Elu", lambda op, d, c: _slope_below(op, d, c, op.Add(c.y[0], c.attribute("alpha", 1.0))))
-# alpha (e^(x / alpha) - 1): the derivative is e^(x / alpha) = y / alpha + 1
-vjp("Celu", lambda op, d, c: _slope_below(op, d, c, op.Add(op.Div(c.y[0], c.attribute("alpha", 1.0)), 1.0)))
+vjp("LeakyRelu", _leaky_relu)
+
+
+def _elu(op: Builder, d: Any, c: Call) -> Any:
+    """Below zero y = alpha (e^x - 1), so the derivative is y + alpha."""
+    alpha = c.attribute("alpha", 1.0)
+    rise = op.Add(c.y[0], alpha)
+    return op.Mul(d, op.Clip(rise, None, 1.0)) if alpha == 1 else _slope_below(op, d, c, rise)
+
+
+def _celu(op: Builder, d: Any, c: Call) -> Any:
+    """Below zero y = alpha (e^(x / alpha) - 1), so the derivative is y / alpha + 1; above, that is larger than 1."""
+    return op.Mul(d, op.Clip(op.Add(op.Mul(c.y[0], 1 / c.attribute("alpha", 1.0)), 1.0), None, 1.0))
 
 
 def _selu(op: Builder, d: Any, c: Call) -> Any:
-    """Gamma x above zero, gamma alpha (e^x - 1) below."""
+    """Above zero y = gamma x, below it y = gamma alpha (e^x - 1)."""
     alpha, gamma = c.attribute("alpha", 1.67326319217681884765625), c.attribute("gamma", 1.05070102214813232421875)
     return op.Mul(d, op.Where(op.Greater(c.x[0], 0.0), gamma, op.Add(c.y[0], alpha * gamma)))
 
 
+vjp("Elu", _elu)
+vjp("Celu", _celu)
 vjp("Selu", _selu)
-vjp("Sigmoid", lambda op, d, c: op.Mul(d, op.Mul(c.y[0], _one_minus(op, c.y[0]))))
-vjp("Softplus", lambda op, d, c: op.Mul(d, op.Sigmoid(c.x[0])))
+
+
+def _sigmoid(op: Builder, d: Any, c: Call) -> Any:
+    return op.Mul(d, op.Mul(c.y[0], complement(op, c.y[0])))
+
+
+def _tanh(op: Builder, d: Any, c: Call) -> Any:
+    return op.Mul(d, complement(op, op.Mul(c.y[0], c.y[0])))
 
 
 def _softsign(op: Builder, d: Any, c: Call) -> Any:
@@ -61,41 +73,42 @@ def _softsign(op: Builder, d: Any, c: Call) -> Any:
     return op.Mul(d, op.Mul(slope, slope))
 
 
+vjp("Sigmoid", _sigmoid)
+vjp("Tanh", _tanh)
+vjp("Softplus", lambda op, d, c: op.Mul(d, op.Sigmoid(c.x[0])))
 vjp("Softsign", _softsign)
 
 
-def _inside(op: Builder, y: Any, low: float, high: float) -> Any:
-    return as_mask(op, op.And(op.Greater(y, low), op.Less(y, high)), y)
-
-
 def _hard_sigmoid(op: Builder, d: Any, c: Call) -> Any:
-    """A ramp: its slope between 0 and 1, nothing at the ends."""
-    return op.Mul(d, op.Mul(_inside(op, c.y[0], 0.0, 1.0), c.attribute("alpha", 0.2)))
+    """A ramp: its slope where the output lies between 0 and 1, nothing at the ends."""
+    inside = as_mask(op, op.And(op.Greater(c.y[0], 0.0), op.Less(c.y[0], 1.0)), c.y[0])
+    return op.Mul(d, op.Mul(inside, c.attribute("alpha", 0.2)))
 
 
 def _hard_swish(op: Builder, d: Any, c: Call) -> Any:
-    """X h(x), h(x) = clip(x / 6 + 1/2, 0, 1): h + x / 6 where h is not clipped."""
+    """With y = x h and h = clip(x / 6 + 1/2, 0, 1): the derivative is h + x / 6 where h is not clipped."""
     x = c.x[0]
     ramp = op.HardSigmoid(x, alpha=1 / 6, beta=0.5)
-    return op.Mul(d, op.Add(ramp, op.Mul(op.Mul(x, _inside(op, x, -3.0, 3.0)), 1 / 6)))
+    inside = op.Mul(at_least(op, x, -3.0), at_most(op, x, 3.0))
+    return op.Mul(d, op.Add(ramp, op.Mul(op.Mul(x, inside), 1 / 6)))
 
 
-vjp("HardSigmoid", _hard_sigmoid)
+vjp("HardSigmoid", _hard_sigmoid, flat=is_step)
 vjp("HardSwish", _hard_swish)
 
 
 def _swish(op: Builder, d: Any, c: Call) -> Any:
-    """X s, s = sigmoid(alpha x): s + alpha y (1 - s)."""
+    """With y = x s and s = sigmoid(alpha x): the derivative is s + alpha y (1 - s)."""
     alpha = c.attribute("alpha", 1.0)
     gate = op.Sigmoid(c.x[0] if alpha == 1.0 else op.Mul(c.x[0], alpha))
-    return op.Mul(d, op.Add(gate, op.Mul(op.Mul(c.y[0], alpha), _one_minus(op, gate))))
+    return op.Mul(d, op.Add(gate, op.Mul(op.Mul(c.y[0], alpha), complement(op, gate))))
 
 
 def _mish(op: Builder, d: Any, c: Call) -> Any:
-    """X t, t = tanh(softplus(x)): t + x (1 - t^2) sigmoid(x)."""
+    """With y = x t and t = tanh(softplus(x)): the derivative is t + x (1 - t^2) sigmoid(x)."""
     x = c.x[0]
     gate = op.Tanh(op.Softplus(x))
-    rise = op.Mul(op.Mul(x, _one_minus(op, op.Mul(gate, gate))), op.Sigmoid(x))
+    rise = op.Mul(op.Mul(x, complement(op, op.Mul(gate, gate))), op.Sigmoid(x))
     return op.Mul(d, op.Add(gate, rise))
 
 
@@ -108,19 +121,19 @@ def _gelu(op: Builder, d: Any, c: Call) -> Any:
 
 
 def _gelu_erf(op: Builder, d: ir.Value, x: Any) -> Any:
-    """X F(x), F = normal distribution: F + x F'."""
+    """With y = x F and F the normal distribution: the derivative is F + x F'."""
     scaled = op.Mul(x, 1 / sqrt(2))
     distribution = op.Mul(op.Add(op.Erf(scaled), 1.0), 0.5)
     return op.Mul(d, op.Add(distribution, op.Mul(op.Mul(x, gauss(op, scaled)), 1 / sqrt(2 * pi))))
 
 
 def _gelu_tanh(op: Builder, d: ir.Value, x: Any) -> Any:
-    """X (1 + t) / 2, t = tanh(a (x + b x^3))."""
+    """With y = x (1 + t) / 2 and t = tanh(a (x + b x^3))."""
     a, b = sqrt(2 / pi), 0.044715
     square = op.Mul(x, x)
     bend = op.Tanh(op.Mul(op.Mul(x, a), op.Add(op.Mul(square, b), 1.0)))
     inner = op.Mul(op.Add(op.Mul(square, 3 * b), 1.0), a)
-    rise = op.Mul(op.Mul(x, inner), _one_minus(op, op.Mul(bend, bend)))
+    rise = op.Mul(op.Mul(x, inner), complement(op, op.Mul(bend, bend)))
     return op.Mul(d, op.Mul(op.Add(op.Add(bend, 1.0), rise), 0.5))
 
 
@@ -128,13 +141,13 @@ vjp("Gelu", _gelu)
 
 
 def _softmax(op: Builder, d: Any, c: Call) -> Any:
-    """Y (d - sum(d y))."""
+    """The derivative is y (d - sum(d y))."""
     axis = c.attribute("axis", -1)
     return op.Mul(c.y[0], op.Sub(d, op.ReduceSum(op.Mul(d, c.y[0]), [axis], keepdims=1)))
 
 
 def _log_softmax(op: Builder, d: Any, c: Call) -> Any:
-    """D - e^y sum(d)."""
+    """The derivative is d - e^y sum(d)."""
     axis = c.attribute("axis", -1)
     return op.Sub(d, op.Mul(op.Exp(c.y[0]), op.ReduceSum(d, [axis], keepdims=1)))
 

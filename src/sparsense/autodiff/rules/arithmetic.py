@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsense.autodiff.masks import at_least, at_most
 from sparsense.autodiff.rule import Call, no_gradient, variadic, vjp
 from sparsense.autodiff.shapes import as_mask, dtype_of
 from sparsense.graph.build import Builder
@@ -42,7 +43,7 @@ vjp("Mod", lambda op, d, c: d, lambda op, d, c: op.Neg(op.Mul(d, _truncated_quot
 
 
 def _power_base(op: Builder, d: Any, c: Call) -> Any:
-    """D * a * x^(a - 1); for a constant a the coefficient and the exponent are worked out here."""
+    """The derivative is a x^(a - 1); for a constant a the coefficient and the exponent are worked out here."""
     base, exponent = c.x
     if exponent.const_value is None:
         like = op.Cast(exponent, to=int(base.dtype))
@@ -55,7 +56,7 @@ def _power_base(op: Builder, d: Any, c: Call) -> Any:
 
 
 def _power_exponent(op: Builder, d: Any, c: Call) -> Any:
-    """D * y * log(x), and 0 at x = 0."""
+    """The derivative is y log(x), and 0 at x = 0."""
     zero = op.Equal(c.x[0], 0.0)
     return op.Mul(d, op.Mul(c.y[0], op.Log(op.Where(zero, 1.0, c.x[0]))))
 
@@ -75,10 +76,11 @@ variadic("Min", _extreme)
 
 def _clip(op: Builder, d: Any, c: Call) -> Any:
     """Pass where the input lies inside; the borders themselves pass, as in torch."""
-    if c.input(1) is not None:
-        d = op.Mul(d, as_mask(op, op.GreaterOrEqual(c.x[0], c.x[1]), d))
-    if c.input(2) is not None:
-        d = op.Mul(d, as_mask(op, op.LessOrEqual(c.x[0], c.x[2]), d))
+    for bound, inside, comparison in ((c.input(1), at_least, op.GreaterOrEqual), (c.input(2), at_most, op.LessOrEqual)):
+        if bound is not None and bound.const_value is not None:
+            d = op.Mul(d, inside(op, c.x[0], bound.const_value.numpy().item()))
+        elif bound is not None:
+            d = op.Mul(d, as_mask(op, comparison(c.x[0], bound), d))
     return d
 
 

@@ -37,10 +37,19 @@ def convolve_back(op: Builder, delta: ir.Value, like: ir.Value, weight: ir.Value
     if all(stride == 1 for stride in window.strides):
         pads = [axis.reach - axis.begin for axis in window.axes] + [axis.reach - axis.end for axis in window.axes]
         return _conv(op, delta, _flip(op, kernel, range(2, rank(kernel))), pads, window.group, window.dilations)
-    if prod(window.kernel) == 1 and not any(window.pads):
-        dense = _conv(op, delta, kernel, window.pads, window.group)
-        return _fit(op, _zero_insert(op, dense, window.strides), like)
-    return _convolve_residues(op, delta, like, kernel, window)
+    return into_blocks(op, _convolve_residues(op, delta, like, kernel, window))
+
+
+def into_blocks(op: Builder, value: ir.Value, scale: float = 1.0) -> ir.Value:
+    """A value times a number, by a convolution that brings it into the blocked layout of ONNX Runtime.
+
+    Sums, masks and convolutions that follow then stay in that layout; without it every one of them would be
+    rearranged back and forth.
+    """
+    channels = dims(value)[1]
+    if rank(value) != 4 or value.dtype != ir.DataType.FLOAT or channels % 8:
+        return value if scale == 1 else op.Mul(value, scale)
+    return op.Conv(value, np.full((channels, 1, 1, 1), scale, np.float32), kernel_shape=[1, 1], group=channels)
 
 
 def _adjoint(op: Builder, weight: ir.Value, group: int) -> ir.Value:

@@ -28,7 +28,7 @@ vjp("BatchNormalization", _batch_norm)
 def standardised(
     op: Builder, x: ir.Value, axes: Sequence[int], epsilon: float, *, centred: bool = True
 ) -> tuple[ir.Value, ir.Value]:
-    """Z = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) over some axes, and the factor 1 / sqrt(...)."""
+    """The value z = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) over some axes, and the factor 1 / sqrt(...)."""
     axes = list(axes)
     if centred:
         x = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.rule import Call, vjp
-from sparsense.autodiff.rules.convolution import scatter_windows
+from sparsense.autodiff.rules.convolution import into_blocks, scatter_windows
 from sparsense.autodiff.rules.window import Axis, Window
 from sparsense.autodiff.shapes import (
     all_known,
@@ -30,8 +30,10 @@ from sparsense.graph.build import Builder
 
 
 def _global_average(op: Builder, d: Any, c: Call) -> Any:
-    share = op.Div(d, count_along(op, c.x[0], range(2, rank(c.x[0]))))
-    return expand_like(op, share, c.x[0])
+    count = count_along(op, c.x[0], range(2, rank(c.x[0])))
+    if isinstance(count, float):
+        return into_blocks(op, expand_like(op, d, c.x[0]), 1 / count)
+    return expand_like(op, op.Div(d, count), c.x[0])
 
 
 vjp("GlobalAveragePool", _global_average)
@@ -52,7 +54,7 @@ def _average(op: Builder, d: Any, c: Call) -> Any:
     """Each window gives its gradient back in equal shares to the elements that it averaged."""
     window, sizes = Window.of(c), dims(c.x[0])[2:]
     if sizes == window.kernel and not any(window.pads) and max(window.dilations) == 1:
-        return op.Mul(expand_like(op, d, c.x[0]), 1 / prod(sizes))
+        return into_blocks(op, expand_like(op, d, c.x[0]), 1 / prod(sizes))
     return scatter_windows(op, op.Div(d, _window_counts(op, c, window)), c.x[0], window)
 
 

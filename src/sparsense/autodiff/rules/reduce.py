@@ -42,7 +42,7 @@ def _extreme(op: Builder, d: Any, c: Call) -> Any:
 
 
 def _root_of_squares(op: Builder, d: Any, c: Call) -> Any:
-    """X / y, and 0 where the whole vector is 0."""
+    """The derivative is x / y, and 0 where the whole vector is 0."""
     y = keep_axes(op, c.y[0], c)
     safe = op.Add(y, as_mask(op, op.Equal(y, 0.0), y))
     return op.Mul(op.Div(keep_axes(op, d, c), safe), c.x[0])

@@ -26,7 +26,6 @@ vjp("Acos", lambda op, d, c: op.Neg(op.Div(d, op.Sqrt(op.Sub(1.0, _square(op, c.
 vjp("Atan", lambda op, d, c: op.Div(d, op.Add(_square(op, c.x[0]), 1.0)))
 vjp("Sinh", lambda op, d, c: op.Mul(d, op.Cosh(c.x[0])))
 vjp("Cosh", lambda op, d, c: op.Mul(d, op.Sinh(c.x[0])))
-vjp("Tanh", lambda op, d, c: op.Mul(d, op.Sub(1.0, _square(op, c.y[0]))))
 vjp("Asinh", lambda op, d, c: op.Div(d, op.Sqrt(op.Add(_square(op, c.x[0]), 1.0))))
 vjp("Acosh", lambda op, d, c: op.Div(d, op.Sqrt(op.Sub(_square(op, c.x[0]), 1.0))))
 vjp("Atanh", lambda op, d, c: op.Div(d, op.Sub(1.0, _square(op, c.x[0]))))
