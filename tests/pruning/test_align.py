@@ -49,6 +49,15 @@ def test_new_channels_come_behind_the_last_unit_on_every_side():
     assert twin[8].weight.shape == (16, 56)
 
 
+def test_new_channels_of_a_norm_are_neutral():
+    module, x = make("resnet")
+    grow_(module, growth_of(channel_groups(module, x)[1], 2))
+    norm = module[1].norm1
+    assert (norm.running_mean[-2:] == 0).all()
+    assert (norm.running_var[-2:] == 1).all()  # a variance of 0 would blow up what is trained later
+    assert (norm.weight[-2:] == 0).all()
+
+
 def test_norms_over_channels_are_not_grown():
     module, x = make("convnext")
     assert {why_not_grow(module, g) for g in channel_groups(module, x)} == {"", "norm averages over its channels"}

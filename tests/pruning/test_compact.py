@@ -65,6 +65,16 @@ def test_a_constant_that_is_not_zero_stays():
 
 
 @torch.no_grad()
+def test_a_constant_beside_a_dead_channel_does_not_keep_it():
+    module, x = chain(), torch.randn(3, 1, 4, 4)
+    module[0].weight[1:3] = 0
+    module[0].bias[1:3] = torch.tensor([3.0, -3.0])
+    result = compact(module, x)
+    assert result.removed == {"0": 1}
+    torch.testing.assert_close(result.module[0].bias, module[0].bias[[0, 1, 3]])
+
+
+@torch.no_grad()
 def test_death_spreads_backwards_and_forwards():
     module, x = chain(), torch.randn(3, 1, 4, 4)
     module[5].weight[:, 2] = 0  # nothing reads channel 2 of the middle,

@@ -136,22 +136,16 @@ def _joined(growths: list[dict[Side, Tensor]]) -> Growth:
 def _both(left: Tensor, right: Tensor) -> Tensor:
     channels = int((left >= 0).sum())
     behind = [_new_behind(order, channels) for order in (left, right)]
-    order: list[int] = [-1] * int(behind[0][0] + behind[1][0])
+    order: list[int] = []
     for channel in range(channels):
-        order += [channel] + [-1] * int(behind[0][channel + 1] + behind[1][channel + 1])
+        order += [channel] + [-1] * int(behind[0][channel] + behind[1][channel])
     return torch.tensor(order)
 
 
 def _new_behind(order: Tensor, channels: int) -> Tensor:
-    """How many new channels come behind each old one, `[1 + channels]` (the first: before all)."""
-    behind = torch.zeros(channels + 1, dtype=torch.int64)
-    at = 0
-    for entry in order.tolist():
-        if entry < 0:
-            behind[at] += 1
-        else:
-            at = entry + 1
-    return behind
+    """How many new channels come behind each old one, `[channels]`; none comes before the first."""
+    old_at = (order >= 0).nonzero().flatten()
+    return torch.diff(old_at, append=torch.tensor([len(order)]))[:channels] - 1
 
 
 def _rounded_down(
