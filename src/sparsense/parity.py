@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from sparsense.errors import ExportError, InputError
 
 BATCH_SIZES = (1, 2, 7, 32)
+ROUNDING = 2.0**-21  # some float32 rounding errors, relative
+DISTURBANCES = 3
 MAXIMUM_STORED = 64 * 1024**2  # of a stranger's file: no more than this is unpacked
 
 READING = "reading the stored parity inputs"
@@ -79,6 +81,51 @@ def _inflate(packed: bytes) -> bytes:
     return content
 
 
+def steady(
+    inputs: Array, scores: Array, disturbed: Sequence[Array], *, oracle: str, tolerance: float, count: int = 32
+) -> Parity:
+    """The inputs on which a float32 program can be judged.
+
+    Where an activation lies within rounding of a kink (a ReLU at 0, two equal logits), the gradient jumps: two
+    correct programs may then stand on different sides. Such inputs are recognised by the oracle alone, without looking
+    at the file: its own score moves by more than the tolerance when weights move by a rounding error.
+
+    Args:
+        inputs: Drawn inputs, `[n, ...]`.
+        scores: The oracle's, `[n]`.
+        disturbed: The oracle's again, with `disturb`ed weights, each `[n]`.
+        oracle: What computed them; how many inputs were left out is added.
+        tolerance: Of the comparison.
+        count: At most so many inputs are kept.
+
+    Raises:
+        ExportError: Fewer than half of the inputs are steady: the score itself is at fault.
+    """
+    moved = np.max(np.abs(np.asarray(disturbed) - scores), axis=0) / _scale(scores)
+    kept = np.flatnonzero(moved <= tolerance)
+    if len(kept) < max(2, len(scores) / 2):
+        raise ExportError(
+            f"preparing the comparison with the oracle ({oracle}): expected scores that move by less than "
+            f"{tolerance:.0e} when weights move by a rounding error, found {len(scores) - len(kept)} of {len(scores)} "
+            f"that move more (median {np.median(moved):.1e}); the score is ill-conditioned in float32",
+            worst=float(np.median(moved)),
+        )
+    left_out = len(scores) - len(kept)
+    note = f"; {left_out} of {len(scores)} drawn inputs left out, within rounding of a kink" if left_out else ""
+    chosen = kept[:count]
+    return Parity(inputs[chosen], np.asarray(scores[chosen], np.float64), oracle + note, tolerance)
+
+
+def disturb(weight: Array, random: np.random.Generator) -> Array:
+    """A weight moved by about a float32 rounding error."""
+    return np.asarray(weight * (1 + ROUNDING * random.standard_normal(weight.shape)))
+
+
+def _scale(scores: Array) -> Array:
+    """What errors of scores are relative to."""
+    return np.asarray(np.maximum(np.abs(scores), scores.std()))
+
+
 def compare(
     score: Callable[[Array], Array], parity: Parity, *, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> list[dict[str, Any]]:
@@ -95,7 +142,7 @@ def compare(
     Returns:
         A row per batch size: `batch`, `inputs`, `error`, `tolerance`, `agrees`.
     """
-    scale = np.maximum(np.abs(parity.scores), parity.scores.std())
+    scale = _scale(parity.scores)
     rows = []
     for size in batch_sizes:
         count = max(size, len(parity.inputs) // size * size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sparsense.graph.run import with_outputs
+from sparsense.parity import disturb
 
 Array = NDArray[Any]
 
@@ -26,14 +27,22 @@ class Double:
     Args:
         model: The graph; it is copied.
         outputs: Which values.
+        disturbed: Names of constants to move by about a rounding error.
+        seed: Of that disturbance.
 
     Raises:
         One of `CANNOT`: An operator without a reference implementation.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[ir.Value]) -> None:
+    def __init__(
+        self, model: ir.Model, outputs: Sequence[ir.Value], *, disturbed: Collection[str] = (), seed: int = 0
+    ) -> None:
         proto = ir.to_proto(with_outputs(model, outputs))
         widen(proto.graph)
+        random = np.random.default_rng(seed)
+        for tensor in proto.graph.initializer:
+            if tensor.name in disturbed:
+                tensor.CopyFrom(numpy_helper.from_array(disturb(numpy_helper.to_array(tensor), random), tensor.name))
         self._evaluator = ReferenceEvaluator(proto)
         self._input = proto.graph.input[0].name
 

@@ -5,9 +5,19 @@ They share no code with the graphs that they judge. Slow and obvious on purpose.
 
 from importlib import import_module
 
-from sparsense.oracles.oracle import ORACLES, oracle_scores
+from sparsense.oracles.oracle import ORACLES, oracle_parity, oracle_scores
 
-for _name in ["classes", "features", "gradients", "logits", "sensitivity", "shaping", "statistics", "weight_gradients"]:
+for _name in [
+    "classes",
+    "features",
+    "fusion",
+    "gradients",
+    "logits",
+    "sensitivity",
+    "shaping",
+    "statistics",
+    "weight_gradients",
+]:
     import_module(f"{__name__}.{_name}")  # importing an oracle registers it
 
-__all__ = ["ORACLES", "oracle_scores"]
+__all__ = ["ORACLES", "oracle_parity", "oracle_scores"]

@@ -13,25 +13,57 @@ from torch import Tensor, nn
 
 from sparsense.detector import Scored
 from sparsense.networks.network import Network
+from sparsense.parity import DISTURBANCES, Parity, disturb, steady
 from sparsense.registry import Registry
 
 Oracle = Callable[[Scored, nn.Module, Tensor], NDArray[np.float64]]
 """`(fitted head, float64 module in eval mode, float64 inputs [N, ...]) -> scores [N]`."""
 
+NAME = "torch per-sample autograd, float64"
+
 ORACLES: Registry[Oracle] = Registry("oracle")
 
 
-def oracle_scores(scored: Scored, network: Network, inputs: NDArray[Any]) -> NDArray[np.float64]:
+def oracle_parity(
+    scored: Scored, network: Network, inputs: NDArray[Any], *, tolerance: float, count: int = 32
+) -> Parity:
+    """What a file is compared with: the oracle's scores on drawn inputs that are not within rounding of a kink.
+
+    Args:
+        scored: The fitted head and the graph it belongs to.
+        network: The torch network that the graph was made from.
+        inputs: Raw inputs, as the detector takes them.
+        tolerance: Of the comparison.
+        count: At most so many inputs are kept.
+    """
+    scores = oracle_scores(scored, network, inputs)
+    disturbed = [oracle_scores(scored, network, inputs, disturbance=seed) for seed in range(DISTURBANCES)]
+    return steady(inputs, scores, disturbed, oracle=NAME, tolerance=tolerance, count=count)
+
+
+def oracle_scores(
+    scored: Scored, network: Network, inputs: NDArray[Any], *, disturbance: int | None = None
+) -> NDArray[np.float64]:
     """A head's scores, computed by torch and numpy in float64.
 
     Args:
         scored: The fitted head and the graph it belongs to.
         network: The torch network that the graph was made from.
         inputs: Raw inputs, as the detector takes them.
+        disturbance: Seed of a disturbance of all weights by about a rounding error; None leaves them.
     """
     module = deepcopy(network.module).double().eval()
+    if disturbance is not None:
+        _disturb(module, disturbance)
     prepared = _prepare(network, inputs)
     return np.asarray(ORACLES[scored.head.name](scored, module, prepared), np.float64)
+
+
+@torch.no_grad()
+def _disturb(module: nn.Module, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for parameter in module.parameters():
+        parameter.copy_(torch.from_numpy(disturb(parameter.numpy(), random)))
 
 
 def _prepare(network: Network, inputs: NDArray[Any]) -> Tensor:

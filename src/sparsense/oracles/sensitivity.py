@@ -37,18 +37,7 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 @ORACLES.register("sensnorm_profile")
 def sensnorm_profile(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """Squared Mahalanobis distance of the log norms."""
-    state = scored.head.state()
-    offsets = profiles(scored, module, inputs) - state["mean"]
-    return np.array([np.sum((state["whitening"] @ offset) ** 2) for offset in offsets])
-
-
-@ORACLES.register("sensnorm_profile_classes")
-def sensnorm_profile_classes(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
-    """The same to each class mean in turn."""
-    state = scored.head.state()
-    precision = state["whitening"].T @ state["whitening"]
-    found = profiles(scored, module, inputs)
-    return np.array([min((v - m) @ precision @ (v - m) for m in state["means"]) for v in found])
+    return gaussian(scored, module, inputs, profiles(scored, module, inputs))
 
 
 @ORACLES.register("sensnorm_profile_knn")
@@ -67,11 +56,19 @@ def sensnorm_gates(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """Squared Mahalanobis distance of the signed gate elasticities."""
     head: Any = scored.head
     layers = weighted_layers(scored.network, layers=head.layers)
-    state, scores = head.state(), []
-    for sample in elasticities(module, layers, inputs, structure="channel"):
-        whitened = state["whitening"] @ (np.concatenate([gate.ravel() for gate in sample]) - state["mean"])
-        scores.append(whitened @ whitened)
-    return np.array(scores)
+    samples = elasticities(module, layers, inputs, structure="channel")
+    gates = np.array([np.concatenate([gate.ravel() for gate in sample]) for sample in samples])
+    return gaussian(scored, module, inputs, gates)
+
+
+@torch.no_grad()
+def gaussian(scored: Scored, module: nn.Module, inputs: Tensor, values: Array) -> Array:
+    """Distance to the mean of the predicted class, or of all, one after the other."""
+    state = scored.head.state()
+    classes = module(inputs).argmax(1).tolist() if scored.head.options().get("by_class") else [0] * len(inputs)
+    precision = state["whitening"].T @ state["whitening"]
+    offsets = [value - state["means"][label] for value, label in zip(values, classes, strict=True)]
+    return np.array([offset @ precision @ offset for offset in offsets])
 
 
 def profiles(scored: Scored, module: nn.Module, inputs: Tensor) -> Array:

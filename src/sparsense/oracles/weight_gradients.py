@@ -14,7 +14,7 @@ from sparsense.autodiff import Layer, weighted_layers
 from sparsense.detector import Scored
 from sparsense.oracles.gradients import folded
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import arrange, match_layers
+from sparsense.oracles.sensitivity import arrange, gaussian, match_layers
 
 Array = NDArray[np.float64]
 
@@ -23,12 +23,10 @@ Array = NDArray[np.float64]
 def purview(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """Squared norms of the gradients of a sum of log-sigmoids."""
     head: Any = scored.head
-    layers, state, scores = weighted_layers(scored.network, layers=head.layers), head.state(), []
-    for sample in weight_gradients(module, layers, inputs, lambda f: -torch.nn.functional.logsigmoid(f).sum()):
-        profile = np.array([np.log(np.square(gradient).sum()) for gradient in sample])
-        whitened = state["whitening"] @ (profile - state["mean"])
-        scores.append(whitened @ whitened)
-    return np.array(scores)
+    layers = weighted_layers(scored.network, layers=head.layers)
+    samples = weight_gradients(module, layers, inputs, lambda f: -torch.nn.functional.logsigmoid(f).sum())
+    rows = np.array([[np.log(np.square(gradient).sum()) for gradient in sample] for sample in samples])
+    return gaussian(scored, module, inputs, rows)
 
 
 @ORACLES.register("low_dimensional_gradient")

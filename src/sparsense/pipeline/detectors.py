@@ -15,14 +15,14 @@ from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, st
 from sparsense.graph.run import with_outputs
 from sparsense.heads import HEADS
 from sparsense.networks.network import Network
-from sparsense.oracles import oracle_scores
+from sparsense.oracles import oracle_parity
 from sparsense.parity import Parity, compare, require
 from sparsense.pipeline.data import RunData
 from sparsense.recipe.schema import HeadSection, Recipe
 from sparsense.to_onnx import export_forward
 
 VariantName = Literal["dense", "pruned"]
-ORACLE = "torch per-sample autograd, float64"
+CANDIDATES = 40  # drawn inputs, of which at most 32 are compared
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
     """Attach every head of the recipe; one that disagrees with its oracle stops the run."""
     preprocessing = variant.network.preprocessing
     fitting = data.train.subset(recipe.fit.samples, seed=recipe.seed)
-    compared = parity_inputs(preprocessing.arrange(data.calibration.inputs), seed=recipe.seed)
+    compared = parity_inputs(preprocessing.arrange(data.calibration.inputs), count=CANDIDATES, seed=recipe.seed)
     for section in recipe.heads:
         head = HEADS[section.name](**section.options)
         scored = fit_head(
@@ -98,7 +98,7 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             batch_size=recipe.fit.batch_size,
             progress=_labelled(progress, f"{variant.name} {section.name}"),
         )
-        parity = Parity(compared, oracle_scores(scored, variant.network, compared), ORACLE, recipe.export.tolerance)
+        parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
         variant.detectors.append(_attach(scored, section, recipe, data, parity, variant))
 
 
