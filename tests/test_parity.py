@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparsense.errors import ExportError, InputError
-from sparsense.parity import BATCH_SIZES, MAXIMUM_STORED, Parity, compare, require
+from sparsense.parity import BATCH_SIZES, MAXIMUM_STORED, Parity, compare, disturb, require, steady
 
 
 def means(inputs: Any) -> Any:
@@ -116,3 +116,32 @@ def test_nan_is_the_worst_error() -> None:
     rows = compare(lambda inputs: means(inputs) * (np.nan if len(inputs) == 2 else 1.1), make())
     with pytest.raises(ExportError, match="at batch 2"):
         require(rows, what="the file", oracle="by hand")
+
+
+def test_inputs_whose_oracle_moves_under_rounding_are_left_out() -> None:
+    inputs, scores = np.arange(6, dtype=np.float32)[:, None], np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    jumps = scores + np.array([0, 0, 0.1, 0, 0, 0])
+    found = steady(inputs, scores, [scores * (1 + 1e-7), jumps], oracle="by hand", tolerance=1e-5)
+    np.testing.assert_array_equal(found.inputs[:, 0], [0, 1, 3, 4, 5])
+    np.testing.assert_array_equal(found.scores, [1, 2, 4, 5, 6])
+    assert found.oracle == "by hand; 1 of 6 drawn inputs left out, within rounding of a kink"
+
+
+def test_steady_inputs_are_kept_up_to_the_count_and_nothing_is_said() -> None:
+    scores = np.linspace(1, 2, 5)
+    found = steady(np.zeros((5, 1)), scores, [scores], oracle="by hand", tolerance=1e-5, count=3)
+    assert (len(found.scores), found.oracle) == (3, "by hand")
+
+
+def test_a_score_that_moves_almost_everywhere_is_refused() -> None:
+    scores = np.linspace(1, 2, 6)
+    moved = scores + np.array([0, 0, 1, 1, 1, 1])
+    with pytest.raises(ExportError, match=r"4 of 6 that move more .* ill-conditioned in float32"):
+        steady(np.zeros((6, 1)), scores, [moved], oracle="by hand", tolerance=1e-5)
+
+
+def test_a_disturbance_is_of_the_size_of_rounding() -> None:
+    weight = np.linspace(-3, 3, 1000)
+    relative = np.abs(disturb(weight, np.random.default_rng(0)) / weight - 1)
+    assert 0 < relative.max() < 1e-5
+    assert np.sqrt((relative**2).mean()) == pytest.approx(2.0**-21, rel=0.1)
