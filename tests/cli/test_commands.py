@@ -17,7 +17,7 @@ from sparsense.cli import app
 from sparsense.cli.progress import progress
 from sparsense.cli.tables import table
 from sparsense.recipe import Recipe
-from tiny_detectors import write_detector
+from tiny_detectors import CARD, write_detector
 
 RECIPE = """
 name: tiny
@@ -91,7 +91,21 @@ def test_inspect_a_detector() -> None:
     assert found[0].endswith("bytes, opset 18, 99 parameters")
     assert found[1] == "input      input: uint8 [N, 4, 5, 3]"
     assert "output     is_anomaly: bool [N]" in found
-    assert '      "threshold": 95.0,' in found
+    assert found[-5:] == [
+        "  calibration:",
+        "    rate: 0.05",
+        "    threshold: 95.0",
+        "    n: 99",
+        "    interval: [0.017, 0.1]",
+    ]
+
+
+def test_inspect_keeps_a_long_card_short() -> None:
+    rows = {"recipe": "a: 1\nb: 2\n", "rows": [{"x": 1}, {"x": 2}], "none": None, "empty": {}, "flag": True}
+    write_detector(Path("d.onnx"), card={**CARD, **rows})
+    assert lines("inspect", "d.onnx")[-5:] == [
+        "  recipe: (2 lines)", "  rows: (2 entries)", "  none: null", "  empty: {}", "  flag: true",
+    ]  # fmt: skip
 
 
 def test_inspect_as_json() -> None:
@@ -224,9 +238,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_run_and_train_hand_the_recipe_on(asked: list[tuple[Any, ...]], command: str) -> None:
-    assert lines(command, "r.yaml", "--set", "seed=7", "--set", "prune=null", "--data-root", "root") == [
-        "exported/tiny/made"
-    ]
+    options = ["--set", "seed=7", "--set", "prune=null", "--data-root", "root", "--quiet"]
+    assert lines(command, "r.yaml", *options) == ["exported/tiny/made"]
     ((recipe, output, data_root),) = asked
     assert (recipe.seed, recipe.prune, output, data_root) == (7, None, Path("exported/tiny"), "root")
     assert lines(command, "r.yaml", "--output", "elsewhere", "--quiet") == ["elsewhere/made"]

@@ -54,7 +54,7 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
             row["batch"],
             row["median_ms"],
             _span(row["quartiles_ms"]),
-            1e3 * row["batch"] / row["median_ms"],
+            round(1e3 * row["batch"] / row["median_ms"]),
             row["ratio"],
             _span(row["ratio_interval"]),
             row["verdict"],

@@ -47,7 +47,23 @@ def _describe(found: Inspection) -> list[str]:
     ]
     if found.card is None:
         return [*lines, "no card: this is not a detector; sparsense attach makes one of it"]
-    return [*lines, "card", *(f"  {line}" for line in json.dumps(found.card, indent=2).splitlines())]
+    return [*lines, "card", *(f"  {line}" for line in _outline(found.card))]
+
+
+def _outline(value: object) -> list[str]:
+    """A card to look at: nested mappings as indented lines, long lists and texts as their length."""
+    if isinstance(value, dict):
+        lines = []
+        for key, inner in value.items():
+            first, *rest = _outline(inner) or ["{}"]
+            nested = isinstance(inner, dict) and inner
+            lines += [f"{key}:", *(f"  {line}" for line in (first, *rest))] if nested else [f"{key}: {first}"]
+        return lines
+    if isinstance(value, list) and (len(value) > 8 or any(isinstance(item, dict | list) for item in value)):
+        return [f"({len(value)} entries)"]
+    if isinstance(value, str) and "\n" in value:
+        return [f"({len(value.splitlines())} lines)"]
+    return [value if isinstance(value, str) else json.dumps(value)]
 
 
 def _signature(value: Value) -> str:
