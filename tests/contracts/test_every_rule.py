@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from rule_cases import CASES, EXAMPLES, Draw, check
+from rule_cases import CASES, Draw, check
+from rule_cases.settings import RUNS
 from sparsense.autodiff.rule import RULES
-
-RUNS = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.generate],  # shrinking takes minutes and the drawn sizes are small already
-    suppress_health_check=list(HealthCheck),
-)
 
 
 def test_every_rule_has_a_case() -> None:

@@ -10,9 +10,7 @@ from sparsense.graph.build import Builder
 
 
 def swap(op: Builder, value: Any) -> Any:
-    """Exchange the last two axes; constants are exchanged once, here."""
-    if value.const_value is not None:
-        return op.constant(value.const_value.numpy().swapaxes(-1, -2), f"{value.name}_transposed")
+    """Exchange the last two axes; of a constant too by a node, which runtimes fold, so that it is stored once."""
     axes = list(range(rank(value)))
     return op.Transpose(value, perm=[*axes[:-2], axes[-1], axes[-2]])
 
