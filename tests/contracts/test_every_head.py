@@ -120,7 +120,7 @@ def test_order_of_the_fitting_data_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSIFIER_HEADS)
 def test_it_says_whether_it_adds_gradients(name: str) -> None:
     fitted(name)
-    assert HEADS[name].differentiates == bool(WALKS[name])
+    assert HEADS[name]().differentiates == bool(WALKS[name])
 
 
 @pytest.mark.parametrize("name", list(HEADS))

@@ -46,10 +46,10 @@ class Head(ABC):
     """
 
     name: ClassVar[str]
-    task: ClassVar[str] = "classifier"
-    needs_labels: ClassVar[bool] = False
-    learns: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = False
+    task: str = "classifier"
+    needs_labels: bool = False
+    learns: bool = True
+    differentiates: bool = False
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:  # noqa: B027  nothing is the right default
         """Learn what `observe` needs from a first pass over the fitting data; most heads need nothing.
@@ -82,10 +82,8 @@ class Head(ABC):
         }
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments, for the card."""
-        return {
-            name: value for name, value in vars(self).items() if not name.endswith("_") and not name.startswith("_")
-        }
+        """The constructor's arguments, for the card; every head keeps them under their own names."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def learnt(self, name: str) -> Array:
         """A learnt array; NotFittedError before `fit`."""

@@ -38,10 +38,10 @@ class Purview(GaussianHead):
     differentiates = True
 
     def __init__(self, *, layers: Sequence[str] | int | None = None, shrinkage: float = 1e-2) -> None:
-        super().__init__(shrinkage=shrinkage)
+        super().__init__(shrinkage=shrinkage, by_class=False)
         self.layers = layers
 
-    def observe(self, network: ForwardGraph) -> ir.Value:
+    def describe(self, network: ForwardGraph) -> ir.Value:
         """Log squared norms, [N, L]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
         seed = op.Div(

@@ -21,23 +21,27 @@ class SensitivityGates(GaussianHead):
     """Mahalanobis distance of the signed elasticities of every channel's gate.
 
     v(x)  = ( gamma_c * d log f_yhat / d gamma_c )  over the output channels c of all layers, at gamma = 1
-    score = (v - mu)^T C^-1 (v - mu),  C shrunk: there can be more channels than inputs
+    score = (v - mu)^T C^-1 (v - mu),  mu of the predicted class, C within classes, shrunk
 
-    Where the sensitivity profile asks which layers are how sensitive, this asks which channels.
+    Where the sensitivity profile asks which layers are how sensitive, this asks which channels. There can be more
+    channels than inputs to learn from: the shrinkage is what makes it work.
 
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
         shrinkage: Share of the identity in the correlation matrix, in [0, 1].
+        by_class: False compares with the mean of all classes.
     """
 
     name = "sensnorm_gates"
     differentiates = True
 
-    def __init__(self, *, layers: Sequence[str] | int | None = None, shrinkage: float = 0.1) -> None:
-        super().__init__(shrinkage=shrinkage)
+    def __init__(
+        self, *, layers: Sequence[str] | int | None = None, shrinkage: float = 0.2, by_class: bool = True
+    ) -> None:
+        super().__init__(shrinkage=shrinkage, by_class=by_class)
         self.layers = layers
 
-    def observe(self, network: ForwardGraph) -> ir.Value:
+    def describe(self, network: ForwardGraph) -> ir.Value:
         """Gate elasticities, [N, channels]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
         gates = sensitivities(network, layers, elasticity_seed(network), structure="channel")

@@ -21,7 +21,7 @@ class SensitivityProfile(GaussianHead):
     """Mahalanobis distance of the vector of per-layer log norms of the elasticities.
 
     v(x)  = ( log || w_l * d log f_yhat / dw_l ||_p )  over layers l and orders p
-    score = (v - mu)^T C^-1 (v - mu),  mu and C from in-distribution inputs, C shrunk
+    score = (v - mu)^T C^-1 (v - mu),  mu of the predicted class, C within classes, shrunk
 
     SensNorm keeps only the mean of this vector; its pattern over the layers carries far more.
 
@@ -30,6 +30,7 @@ class SensitivityProfile(GaussianHead):
         structure: `weight`, or `channel` for the elasticities of output gates (cheaper).
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
         shrinkage: Share of the identity in the correlation matrix, in [0, 1].
+        by_class: False compares with the mean of all classes. Held-out in-distribution profiles are likelier with True.
     """
 
     name = "sensnorm_profile"
@@ -42,15 +43,26 @@ class SensitivityProfile(GaussianHead):
         structure: str = "weight",
         layers: Sequence[str] | int | None = None,
         shrinkage: float = 1e-2,
+        by_class: bool = True,
     ) -> None:
-        orders = p if isinstance(p, Sequence) else [p]
-        self.p = tuple(check_order(order) for order in orders)
-        self.structure, self.layers = check_structure(structure), layers
-        super().__init__(shrinkage=shrinkage)
+        super().__init__(shrinkage=shrinkage, by_class=by_class)
+        self.p, self.structure, self.layers = check_orders(p), check_structure(structure), layers
 
-    def observe(self, network: ForwardGraph) -> ir.Value:
+    def describe(self, network: ForwardGraph) -> ir.Value:
         """Log norms, layer by layer: [N, L * number of orders]."""
-        op, layers = network.op, weighted_layers(network, layers=self.layers)
-        found = sensitivities(network, layers, elasticity_seed(network), structure=self.structure)
-        columns = [norm for value in found for norm in norms(op, value, self.p)]
-        return op.Log(op.Max(concatenated(op, columns), TINY))
+        return log_norms(network, self.p, self.structure, self.layers)
+
+
+def log_norms(
+    network: ForwardGraph, orders: Sequence[float], structure: str, layers: Sequence[str] | int | None
+) -> ir.Value:
+    """Logarithms of the norms of every layer's elasticities, [N, L * number of orders]."""
+    op, chosen = network.op, weighted_layers(network, layers=layers)
+    found = sensitivities(network, chosen, elasticity_seed(network), structure=structure)
+    columns = [norm for value in found for norm in norms(op, value, orders)]
+    return op.Log(op.Max(concatenated(op, columns), TINY))
+
+
+def check_orders(p: float | Sequence[float]) -> tuple[float, ...]:
+    """One order or several, as a tuple."""
+    return tuple(check_order(order) for order in (p if isinstance(p, Sequence) else [p]))

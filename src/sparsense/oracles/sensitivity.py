@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff import Layer, weight_gradient, weighted_layers
 from sparsense.detector import Scored
 from sparsense.errors import ExportError
+from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.run import Session, with_outputs
 from sparsense.oracles.oracle import ORACLES
 
 Array = NDArray[np.float64]
@@ -23,11 +26,14 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """Mean over layers of || r_l - s_l ||_p."""
     head: Any = scored.head
     layers = weighted_layers(scored.network, layers=head.layers)
+    order = None if head.structure == "channel" else arrangements(scored.network, layers)
     state, scores = head.state(), []
     for sample in elasticities(module, layers, inputs, structure=head.structure):
         distances = []
-        for layer, found in zip(layers, sample, strict=True):
+        for i, (layer, found) in enumerate(zip(layers, sample, strict=True)):
             usual = state[f"reference.{layer.name}"] if head.reference == "train" else np.zeros(1)
+            if order is not None:
+                found = found.ravel()[order[i]]
             values = found - usual if head.signed else np.abs(found) - np.abs(usual)
             distances.append(np.linalg.norm(values.ravel(), head.p))
         scores.append(np.mean(distances))
@@ -87,9 +93,9 @@ def elasticities(
 
     Args:
         module: In float64 and eval mode.
-        layers: The graph's layers; the arrays are arranged as theirs.
+        layers: The graph's layers; the arrays have the layout of their weights.
         inputs: `[N, ...]`.
-        structure: `weight`: `[R, S]`; `channel`: `[1, O]`.
+        structure: `weight`, or `channel` for sums `[1, O]`.
     """
     modules = match_layers(module, layers, inputs[:1])
     weights = [found.weight for found in modules]
@@ -97,19 +103,32 @@ def elasticities(
         logit = module(sample[None])[0].max()
         gradients = torch.autograd.grad(logit, weights)
         yield [
-            arrange(found, (weight * gradient / (logit - 1e-8)).detach(), structure)
-            for found, weight, gradient in zip(modules, weights, gradients, strict=True)
+            arrange(layer, found, (weight * gradient / (logit - 1e-8)).detach(), structure)
+            for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
         ]
 
 
-def arrange(module: Any, values: Tensor, structure: str) -> Array:
-    """From torch's layout of a weight to the graph's rows and columns."""
-    if isinstance(module, nn.Linear):  # [O, I] -> [I, O]
-        arranged = values.T
-        return (arranged.sum(0, keepdim=True) if structure == "channel" else arranged).numpy()
+def arrange(layer: Layer, module: Any, values: Tensor, structure: str) -> Array:
+    """From torch's layout of a weight to the node's own; or summed over the weights of each output channel, [1, O]."""
     if structure == "channel":
-        return _channel_sums(module, values)[None].numpy()
-    return values.flatten(2).movedim(2, 1).flatten(1).numpy()  # [O, I/g, *k] -> [O, taps * I/g]
+        return (values.sum(1) if isinstance(module, nn.Linear) else _channel_sums(module, values))[None].numpy()
+    turned = isinstance(module, nn.Linear) and not layer.node.attributes.get_int("transB", 0)
+    return (values.T if turned else values).numpy()
+
+
+def arrangements(network: ForwardGraph, layers: Sequence[Layer]) -> list[NDArray[np.int64]]:
+    """Where in the node's own weight the entries of the graph's matrices [R, S] come from."""
+    network = network.copy()
+    own = {layer.name: layer for layer in weighted_layers(network, layers=[layer.name for layer in layers])}
+    numbered = []
+    for layer in layers:
+        numbers = np.arange(layer.weight.size).reshape(layer.weight.shape)
+        with_numbers = replace(own[layer.name], weight=numbers)
+        arranged: Any = weight_gradient(network.op, with_numbers, with_numbers.output)[1]
+        numbered.append(network.op.Identity(arranged))
+    model = with_outputs(network.model, numbered)
+    model.graph.inputs.clear()
+    return [found.astype(np.int64) for found in Session(model)({})]
 
 
 def _channel_sums(module: Any, values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from sparsense.autodiff import Layer, weighted_layers
 from sparsense.detector import Scored
 from sparsense.oracles.gradients import folded
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import arrange, gaussian, match_layers
+from sparsense.oracles.sensitivity import arrange, arrangements, gaussian, match_layers
 
 Array = NDArray[np.float64]
 
@@ -34,8 +34,10 @@ def low_dimensional_gradient(scored: Scored, module: nn.Module, inputs: Tensor) 
     """Gradients of log-sum-exp in one long row, projected, and all distances to the bank."""
     head: Any = scored.head
     layers, state, scores = weighted_layers(scored.network, layers=head.layers), head.state(), []
+    order = arrangements(scored.network, layers)
     for sample in weight_gradients(module, layers, inputs, lambda f: torch.logsumexp(f, 0)):
-        z = np.concatenate([gradient.ravel() for gradient in sample]) @ state["directions"]
+        rows = [gradient.ravel()[places].ravel() for gradient, places in zip(sample, order, strict=True)]
+        z = np.concatenate(rows) @ state["directions"]
         distances = np.square(z / np.linalg.norm(z) - state["rows"]).sum(1)
         scores.append(np.sort(distances)[head.k - 1])
     return np.array(scores)
@@ -44,14 +46,14 @@ def low_dimensional_gradient(scored: Scored, module: nn.Module, inputs: Tensor) 
 def weight_gradients(
     module: nn.Module, layers: Sequence[Layer], inputs: Tensor, loss: Callable[[Tensor], Tensor]
 ) -> Iterator[list[Array]]:
-    """Gradients of `loss(logits [K])`, sample by sample: one array [R, S] per layer, arranged as the graph's."""
+    """Gradients of `loss(logits [K])`, sample by sample: one array per layer, with the layout of the node's weight."""
     modules = match_layers(module, layers, inputs[:1])
     ratios = [folded(layer, found) for layer, found in zip(layers, modules, strict=True)]
     for sample in inputs:
         gradients = torch.autograd.grad(loss(module(sample[None])[0]), [found.weight for found in modules])
         yield [
-            arrange(found, gradient / _column(ratio, gradient), "weight")
-            for found, gradient, ratio in zip(modules, gradients, ratios, strict=True)
+            arrange(layer, found, gradient / _column(ratio, gradient), "weight")
+            for layer, found, gradient, ratio in zip(layers, modules, gradients, ratios, strict=True)
         ]
 
 

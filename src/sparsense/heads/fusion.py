@@ -1,0 +1,153 @@
+"""Several heads in one file, combined by how unusual each finds the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.autodiff.shapes import dims
+from sparsense.errors import UnknownNameError
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import at_least, one_of
+from sparsense.heads.evaluate import score_observations
+from sparsense.heads.halves import parts
+from sparsense.heads.head import Array, Head, Stream, make_head, register
+from sparsense.heads.sensitivity import concatenated
+from sparsense.heads.surprise import surprise_knots, surprise_of
+
+Member = str | Mapping[str, Any]
+
+
+@register
+class Fusion(Head):
+    """Combined evidence of several heads, each on the scale of its own p-values.
+
+    s_m(x) = -log P(an in-distribution input scores at least as high with head m), beyond the data by its tail
+    score  = sum_m s_m              `fisher`: every head has a say
+             log sum_m exp s_m      `harmonic`: the most surprised head decides
+             sum_m z_m              `z`: standardised scores
+
+    Everything is learnt from in-distribution data: for the s_m, each head scores inputs that it was not fitted on (by
+    cross-fitting), then it is fitted on all of them. The default pair needs no tuning: sensitivities see what is unlike
+    the data in kind, the energy what is near it but between the classes.
+
+    Args:
+        members: Names of heads, or mappings `{name: ..., options: {...}}`; at least 2.
+        method: `fisher`, `harmonic` or `z`.
+        folds: Parts of the fitting data for the cross-fitting, at least 2.
+
+    Reference:
+        Fisher, "Statistical methods for research workers", 1932; Wilson, "The harmonic mean p-value for combining
+        dependent tests", PNAS 2019.
+    """
+
+    name = "fusion"
+    differentiates = True
+
+    def __init__(
+        self,
+        *,
+        members: Sequence[Member] = ("sensnorm_profile", "energy"),
+        method: str = "fisher",
+        folds: int = 5,
+    ) -> None:
+        self.members = [_described(member) for member in _checked(members)]
+        self.method, self.folds = one_of("method", method, ("fisher", "harmonic", "z")), at_least("folds", folds, 2)
+        self._heads = [_made(member) for member in self.members]
+        self._widths: list[int] = []
+        self.needs_labels = any(head.needs_labels for head in self._heads)
+        self.differentiates = any(head.differentiates for head in self._heads)
+        self.task = _common_task(self._heads)
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:
+        """Let every member have its first pass."""
+        for head in self._heads:
+            head.prepare(network.copy(), stream)
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """All observations side by side; gradients that several members need are computed once."""
+        values = [head.observe(network) for head in self._heads]
+        self._widths = [dims(value)[1] for value in values]
+        return concatenated(network.op, values)
+
+    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
+        """Score held-out parts, learn how surprising each score is, then fit the members on everything."""
+        rows = np.concatenate([np.asarray(batch, np.float32) for batch in observations])
+        part, ends = parts(rows, self.folds), np.cumsum([0, *self._widths])
+        knots, slopes, scales = [], [], []
+        for head, start, end in zip(self._heads, ends[:-1], ends[1:], strict=True):
+            held_out = _held_out_scores(head, rows[:, start:end], labels, part)
+            found = surprise_knots(held_out)
+            knots.append(found[0])
+            slopes.append(found[1])
+            scales.append((held_out.mean(), max(held_out.std(), 1e-12)))
+        self.knots_, self.slopes_, self.scales_ = np.array(knots), np.array(slopes), np.array(scales)
+        return self
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Score, scale and combine."""
+        knots, slopes, scales = self.learnt("knots"), self.learnt("slopes"), self.learnt("scales")
+        columns, start = [], 0
+        for index, (head, width) in enumerate(zip(self._heads, self._widths, strict=True)):
+            score = op.Unsqueeze(head.score(op, op.Slice(observed, [start], [start + width], [1])), [1])
+            if self.method == "z":
+                mean, spread = (float(number) for number in scales[index])
+                columns.append(op.Mul(op.Sub(score, mean), 1 / spread))
+            else:
+                columns.append(surprise_of(op, score, knots[index], slopes[index]))
+            start += width
+        together = concatenated(op, columns)
+        if self.method == "harmonic":
+            return op.Squeeze(op.ReduceLogSumExp(together, [1], keepdims=1), [1])
+        return op.ReduceSum(together, [1], keepdims=0)
+
+    def state(self) -> dict[str, Array]:
+        """The members' own statistics too, by number and name."""
+        own = {
+            f"{i}.{head.name}.{key}": value for i, head in enumerate(self._heads) for key, value in head.state().items()
+        }
+        return super().state() | own
+
+
+def _held_out_scores(head: Head, rows: Array, labels: Array | None, part: Array) -> Array:
+    """Every row's score by a head that was fitted without its part; at the end the head is fitted on all rows."""
+    if not head.learns:
+        return score_observations(head, rows)
+    scores = np.empty(len(rows))
+    for fold in range(part.max() + 1):
+        kept = part != fold
+        head.fit([rows[kept]], None if labels is None else labels[kept])
+        scores[~kept] = score_observations(head, rows[~kept])
+    head.fit([rows], labels)
+    return scores
+
+
+def _checked(members: Sequence[Member]) -> Sequence[Member]:
+    if isinstance(members, (str, Mapping)) or not isinstance(members, Sequence) or len(members) < 2:
+        raise ValueError(f"members must be a list of at least 2 heads; got {members!r}")
+    return members
+
+
+def _described(member: Member) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": member} if isinstance(member, str) else {**member}
+    if not set(found) <= {"name", "options"} or not isinstance(found.get("name"), str) or found["name"] == Fusion.name:
+        raise ValueError(f"members must be names of other heads, or {{name: ..., options: ...}}; got {member!r}")
+    return {"name": found["name"], "options": dict(found.get("options") or {})}
+
+
+def _made(member: Mapping[str, Any]) -> Head:
+    try:
+        return make_head(member["name"], member["options"])
+    except UnknownNameError as error:
+        raise ValueError(f"members must be registered heads with their own options: {error}") from error
+
+
+def _common_task(heads: Sequence[Head]) -> str:
+    tasks = {head.task for head in heads}
+    if len(tasks) > 1:
+        raise ValueError(f"members must be for the same kind of network; got {', '.join(sorted(tasks))}")
+    return tasks.pop()
