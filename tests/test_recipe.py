@@ -243,7 +243,7 @@ def test_a_recipe_with_known_names_is_loaded(tmp_path: Path) -> None:
         ({"data.train.options": {"x": 1}}, "data.train.options.x", "unknown option of source 'digits' 'x'"),
         ({"data.train.source": "image_folder"}, "data.train.options.path", "source 'image_folder' needs this option"),
         ({"data.anomalies": {"a": {"source": "x"}}}, "data.anomalies.a.source", "unknown data source 'x'"),
-        ({"heads": ["enrgy"]}, "heads.0.name", "unknown head 'enrgy'. Did you mean 'energy'?"),
+        ({"heads": ["enrgy"]}, "heads.0.name", "unknown head 'enrgy'. Did you mean 'energy'"),
         ({"heads": [{"name": "energy", "options": {"tmperature": 2}}]},
          "heads.0.options.tmperature", "Did you mean 'temperature'?"),
         ({"heads": [{"name": "energy", "options": {"temperature": -1}}]}, "heads.0.options", "temperature"),
