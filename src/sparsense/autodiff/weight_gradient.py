@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from sparsense.autodiff.gates import sum_positions, unmerge
 from sparsense.autodiff.layers import SCALES, Layer, is_merged
@@ -152,12 +154,18 @@ def _scale(op: Builder, layer: Layer, delta: ir.Value) -> list[Block]:
 
 
 def standardised_input(op: Builder, layer: Layer) -> ir.Value:
-    """What the scale multiplies: the node's own output with scale 1 and bias 0."""
-    node = layer.node
-    ones = op.constant(np.ones_like(layer.weight))
-    zeros = [op.constant(np.zeros_like(layer.weight))] if len(node.inputs) > 2 else []
+    """What the scale of a normalisation multiplies."""
+    return with_weight(op, layer, np.ones_like(layer.weight))
+
+
+def with_weight(op: Builder, layer: Layer, weight: NDArray[Any]) -> ir.Value:
+    """The layer's product with another weight, without bias."""
+    node, other = layer.node, op.constant(weight.astype(layer.weight.dtype))
+    operands: list[ir.Value | None] = [value if value is layer.activation else other for value in node.inputs[:2]]
+    if node.op_type in SCALES and len(node.inputs) > 2:
+        operands += [op.constant(np.zeros_like(layer.weight)), *node.inputs[3:]]
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    return op.call(node.op_type, node.inputs[0], ones, *zeros, *node.inputs[3:], **attributes)[0]
+    return op.call(node.op_type, *operands, **attributes)[0]
 
 
 _PARTS: dict[str, Callable[[Builder, Layer, ir.Value], list[Block]]] = {

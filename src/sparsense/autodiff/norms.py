@@ -1,0 +1,163 @@
+"""Norms and inner products of per-sample sensitivities, without holding more of a gradient than is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsense.autodiff.gates import sum_positions
+from sparsense.autodiff.layers import Layer, is_merged
+from sparsense.autodiff.rules.linear import swap
+from sparsense.autodiff.shapes import dims, rank
+from sparsense.autodiff.weight_gradient import blocks, weight_value, with_weight
+from sparsense.graph.build import Builder
+
+
+def sensitivity_norms(
+    op: Builder, layer: Layer, delta: ir.Value, orders: Sequence[float] = (2,), *, times_weight: bool = True
+) -> list[ir.Value]:
+    """Per-sample p-norms of `w * dL/dw`, or of the gradient alone, over all weights of a layer: [N] for each order.
+
+    A layer that sees one position of each sample (fully connected) needs no gradient at all: its sensitivity is an
+    outer product, so that |w * g|_p^p = sum_ij |x_i|^p |w_ij|^p |delta_j|^p. The gradients of others are made in
+    blocks, and only sums of powers are kept. Values are scaled by the root of their number before powers are taken, so that the
+    fifth power of a small sensitivity does not vanish in float32.
+
+    Args:
+        op: Builder.
+        layer: The layer.
+        delta: Gradient of its output, as `differentiate` gives it.
+        orders: Each at least 1; `inf` for the largest magnitude.
+        times_weight: Whether each gradient is multiplied with its weight.
+    """
+    if is_outer(layer) and inf not in orders:
+        return [_outer_norm(op, layer, delta, float(order), times_weight=times_weight) for order in orders]
+    if list(orders) == [2] and not times_weight and _gram_is_cheaper(layer):
+        return [_gram_norm(op, layer, delta)]
+    scale = sqrt(layer.weight.size)
+    parts = [op.Mul(part.gradient, part.weight) if times_weight else part.gradient for part in blocks(op, layer, delta)]
+    return [op.Mul(_norm(op, [op.Mul(part, scale) for part in parts], float(order)), 1 / scale) for order in orders]
+
+
+def is_outer(layer: Layer) -> bool:
+    """Whether every sample has one position, so that its weight gradient is an outer product."""
+    return layer.node.op_type in ("Gemm", "MatMul") and rank(layer.activation) == 2 and not is_merged(layer)
+
+
+def _norm(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
+    if order == inf:
+        return _total(op.Max, [op.ReduceMax(op.Abs(part), [1, 2], keepdims=0) for part in parts])
+    # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
+    sums = [op.ReduceSum(power(op, part, order), [1, 2], keepdims=0) for part in parts]
+    return _root(op, _total(op.Sum, sums), order)
+
+
+def _total(combine: Callable[..., ir.Value], values: Sequence[ir.Value]) -> ir.Value:
+    return combine(*values) if len(values) > 1 else values[0]
+
+
+def _root(op: Builder, total: ir.Value, order: float) -> ir.Value:
+    return total if order == 1 else op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order)
+
+
+def power(op: Builder, value: ir.Value, order: float) -> ir.Value:
+    """|value|^order; small whole orders by multiplication, which is much faster than Pow."""
+    if order != int(order) or order > 8:
+        return op.Pow(op.Abs(value), order)
+    if order == 1:
+        return op.Abs(value)
+    square = op.Mul(value, value)
+    result = op.Abs(value) if order % 2 else square
+    for _ in range(int(order) // 2 - (0 if order % 2 else 1)):
+        result = op.Mul(result, square)
+    return result
+
+
+# --- one position: outer products -------------------------------------------------------------------------------------
+
+
+def _outer_norm(op: Builder, layer: Layer, delta: ir.Value, order: float, *, times_weight: bool) -> ir.Value:
+    """The p-norm of w * (x delta^T), each factor first divided by its largest magnitude so that no power vanishes."""
+    x, largest_x = _normalised(op, layer.activation, order)
+    d, largest_d = _normalised(op, delta, order)
+    size = op.Mul(largest_x, largest_d)
+    alpha = layer.node.attributes.get_float("alpha", 1.0) if layer.node.op_type == "Gemm" else 1.0
+    if not times_weight:
+        total = op.Mul(_row_sum(op, x), _row_sum(op, d))
+        return op.Mul(op.Mul(_root(op, total, order), size), abs(alpha))
+    peak = float(np.abs(layer.weight).max(initial=0)) or 1.0
+    weight = power(op, op.Mul(weight_value(op, layer), 1 / peak), order)
+    weight = swap(op, weight) if layer.node.attributes.get_int("transB") else weight
+    total = _row_sum(op, op.Mul(op.MatMul(x, weight), d))
+    return op.Mul(op.Mul(_root(op, total, order), size), peak * abs(alpha))
+
+
+def _normalised(op: Builder, value: ir.Value, order: float) -> tuple[ir.Value, ir.Value]:
+    """|value / m|^order and m, the largest magnitude in each row, [N]."""
+    largest = op.ReduceMax(op.Abs(value), [1], keepdims=1)
+    safe = op.Max(largest, float(np.finfo(np.float32).tiny))
+    return power(op, op.Div(value, safe), order), op.Squeeze(largest, [1])
+
+
+def _row_sum(op: Builder, value: ir.Value) -> ir.Value:
+    return op.ReduceSum(value, [1], keepdims=0)
+
+
+# --- few positions: the Gram trick ------------------------------------------------------------------------------------
+
+
+def _gram_is_cheaper(layer: Layer) -> bool:
+    """Products of positions cost P^2 (I + O), the gradient costs P I O."""
+    if layer.node.op_type not in ("Gemm", "MatMul") or rank(layer.output) != 3 or is_merged(layer):
+        return False
+    positions, (into, out) = dims(layer.output)[1], layer.weight.shape
+    return layer.channel_axis == 2 and isinstance(positions, int) and positions * (into + out) < into * out
+
+
+def _gram_norm(op: Builder, layer: Layer, delta: ir.Value) -> ir.Value:
+    """|G|^2 = sum over pairs of positions of (x_p . x_q) (delta_p . delta_q)."""
+    x = layer.activation
+    product = op.Mul(op.MatMul(x, swap(op, x)), op.MatMul(delta, swap(op, delta)))
+    return op.Sqrt(op.Max(op.ReduceSum(product, [1, 2], keepdims=0), 0.0))
+
+
+# --- a fixed direction ------------------------------------------------------------------------------------------------
+
+
+def inner_product(op: Builder, layer: Layer, delta: ir.Value, reference: NDArray[Any]) -> ir.Value:
+    """Per-sample inner product of the weight gradient with a fixed array, [N]; the gradient itself is never made.
+
+    <dL/dw, r> = sum over positions of z_r * delta, where z_r is the layer's output with r in place of the weight
+
+    Args:
+        op: Builder.
+        layer: The layer.
+        delta: Gradient of its output.
+        reference: Shaped like the weight. For sensitivities `w * dL/dw` give `w * r`.
+    """
+    if reference.shape != layer.weight.shape:
+        raise ValueError(
+            f"comparing layer {layer.name!r} with a reference: expected the shape {layer.weight.shape} of its weight, "
+            f"got {reference.shape}"
+        )
+    product = op.Mul(with_weight(op, layer, reference), delta)
+    return op.ReduceSum(sum_positions(op, layer, product), [1], keepdims=0)
+
+
+def cosine(op: Builder, layer: Layer, delta: ir.Value, reference: NDArray[Any]) -> ir.Value:
+    """Per-sample cosine of `w * dL/dw` with a fixed sensitivity shaped like the weight, [N] in [-1, 1]; 0 for zeros."""
+    product = inner_product(op, layer, delta, layer.weight * reference)
+    length = sensitivity_norms(op, layer, delta)[0]
+    usual = float(np.linalg.norm(reference.astype(np.float64).reshape(-1)))
+    return op.Div(product, op.Max(op.Mul(length, usual), float(np.finfo(np.float32).tiny)))
+
+
+def mean_of_groups(op: Builder, value: ir.Value, size: int) -> ir.Value:
+    """Mean over groups of consecutive inputs, [N, ...] -> [N / size, ...]; N has to be a multiple of the size."""
+    shape = op.Concat(np.asarray([-1, size]), op.Shape(value, start=1), axis=0)
+    return op.ReduceMean(op.Reshape(value, shape), [1], keepdims=0)
