@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsense.calibrate import calibrate, p_values
-from sparsense.detector import calibrated, fit_head, p_value
+from sparsense.detector import Scored, calibrated, fit_head, p_value
 from sparsense.errors import CalibrationError
-from sparsense.graph import Builder, Session
+from sparsense.graph import Builder, ForwardGraph, Session
 from sparsense.heads import HEADS
 from tiny_classifier import tiny_data, tiny_graph, tiny_network
 
@@ -99,3 +99,17 @@ def test_the_scored_graph_can_be_closed_again(scored) -> None:
     first, second = (calibrated(scored, scores, rate)[0] for rate in (0.05, 0.2))
     thresholds = [float(model.graph.initializers["threshold"].const_value.numpy()) for model in (first, second)]
     assert thresholds == [np.float32(calibrate(scores, rate).threshold) for rate in (0.05, 0.2)]
+
+
+def test_a_score_that_is_not_a_number_is_an_anomaly() -> None:
+    given_values = ir.val("input", ir.DataType.FLOAT, ["N", 1])
+    graph = ir.Graph([given_values], [], nodes=[], opset_imports={"": 20}, name="roots")
+    op = Builder(graph)
+    root = op.Sqrt(given_values)  # of a negative number
+    score, output = op.Squeeze(root, [1]), op.Identity(root)
+    network = ForwardGraph(ir.Model(graph, ir_version=10), given_values, given_values, output, op, "classifier")
+    model, _ = calibrated(Scored(network, HEADS["energy"](), score), np.arange(1, 20, dtype=np.float32), 0.1)
+    found, p, anomaly, _ = Session(model)({"input": np.array([[-1.0], [4.0], [1e6]], np.float32)})
+    assert np.isnan(found[0])
+    np.testing.assert_array_equal(anomaly, [True, False, True])
+    np.testing.assert_allclose(p, [0.05, 0.95, 0.05], rtol=1e-6)

@@ -41,7 +41,7 @@ def calibrated(scored: Scored, scores: Array, rate: float) -> tuple[ir.Model, Ca
     outputs = {
         "score": op.Identity(score),
         "p_value": p_value(op, score, np.sort(scores).astype(np.float32)),
-        "is_anomaly": op.Greater(score, threshold),
+        "is_anomaly": op.Not(op.LessOrEqual(score, threshold)),  # so that a score that is not a number is one
         "output": op.Identity(network.output) if network.output.name != "output" else network.output,
     }
     for name, value in outputs.items():
