@@ -130,7 +130,7 @@ def test_openmax_prefers_the_unknown_far_from_every_mean() -> None:
 
 def test_openmax_near_a_mean_takes_nothing() -> None:
     rows, labels = openmax_data()
-    head = HEADS["openmax"](tail=5).fit([rows], labels)
+    head = HEADS["openmax"](alpha=1, tail=5).fit([rows], labels)
     mean = rows[labels == 0].mean(0)
     assert score_observations(head, mean[None])[0] == pytest.approx(-special.logsumexp(mean), rel=1e-4)
 

@@ -10,8 +10,7 @@ from sparsense.autodiff import weighted_layers
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
-from sparsense.heads.sensitivity import concatenated, gradients, norms
-from sparsense.heads.sensnorm_profile import TINY
+from sparsense.heads.sensitivity import TINY, concatenated, gradients, norms
 
 
 @register

@@ -13,6 +13,9 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import one_of
 
+SAFE = 5  # highest order whose powers stay in the range of float32 for any sensitivity that occurs
+TINY = 1e-30  # a layer that a dead input does not reach has norm 0
+
 
 def sensitivities(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value, *, structure: str) -> list[ir.Value]:
     """Signed per-sample sensitivities of every layer: `w * dL/dw` [N, R, S], or of the channels' gates [N, 1, O].
@@ -43,8 +46,8 @@ def _deltas(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value) -> l
 def norms(op: Builder, value: ir.Value, orders: Sequence[float]) -> list[ir.Value]:
     """p-norms over all but the batch axis of [N, R, S], one [N, 1] for each order.
 
-    Powers are taken of values scaled by the root of their number, so that the fifth power of a small sensitivity
-    does not vanish in float32.
+    Powers are taken of values scaled by the root of their number, or for high orders by their maximum, so that they
+    neither vanish nor overflow in float32.
     """
     _, rows, columns = dims(value)  # known, as weights are
     scale = sqrt(rows * columns)
@@ -53,13 +56,22 @@ def norms(op: Builder, value: ir.Value, orders: Sequence[float]) -> list[ir.Valu
 
 
 def _norm(op: Builder, magnitude: ir.Value, order: float) -> ir.Value:
-    if order == inf:
-        return op.Squeeze(op.ReduceMax(magnitude, [1, 2], keepdims=1), [2])
     if order == 1:
-        return op.Squeeze(op.ReduceSum(magnitude, [1, 2], keepdims=1), [2])
-    # ReduceL2 sums one after the other and loses two digits over a large layer; ReduceSum sums pairwise
-    total = op.Squeeze(op.ReduceSum(_power(op, magnitude, order), [1, 2], keepdims=1), [2])
-    return op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order)
+        return _total(op, magnitude)
+    if order <= SAFE:
+        total = _total(op, _power(op, magnitude, order))
+        return op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order)
+    largest = op.ReduceMax(magnitude, [1, 2], keepdims=1)
+    column = op.Squeeze(largest, [2])
+    if order == inf:
+        return column
+    relative = op.Div(magnitude, op.Max(largest, TINY))
+    return op.Mul(column, op.Pow(_total(op, _power(op, relative, order)), 1 / order))
+
+
+def _total(op: Builder, value: ir.Value) -> ir.Value:
+    """[N, R, S] -> [N, 1]; ReduceSum adds pairwise, where ReduceL2 would lose two digits over a large layer."""
+    return op.Squeeze(op.ReduceSum(value, [1, 2], keepdims=1), [2])
 
 
 def _power(op: Builder, value: ir.Value, order: float) -> ir.Value:

@@ -11,9 +11,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
 from sparsense.heads.loss import elasticity_seed
-from sparsense.heads.sensitivity import check_order, check_structure, concatenated, norms, sensitivities
-
-TINY = 1e-30  # a layer that a dead input does not reach has norm 0; its logarithm must stay finite
+from sparsense.heads.sensitivity import TINY, check_order, check_structure, concatenated, norms, sensitivities
 
 
 @register
