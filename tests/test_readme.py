@@ -33,6 +33,6 @@ def test_every_command_of_the_table_exists(command: str) -> None:
 
 def test_files_that_the_readme_links_to_are_there() -> None:
     root = Path(__file__).parents[1]
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!http)([\w./-]+)\)", README)
     assert links
     assert [link for link in links if not (root / link).is_file()] == []

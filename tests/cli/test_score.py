@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from itertools import islice, repeat
@@ -233,8 +234,15 @@ def sparsense(*arguments: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def heed_interrupts() -> None:
+    """A process started in the background ignores them, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_leaves_130_and_no_file(folder: Path) -> None:
-    process = sparsense("score", "d.onnx", "-", "--output", "scores.txt", stdin=subprocess.PIPE)
+    process = sparsense(
+        "score", "d.onnx", "-", "--output", "scores.txt", stdin=subprocess.PIPE, preexec_fn=heed_interrupts
+    )
     assert process.stdin is not None
     process.stdin.write("images/a.png\n" * 1000)
     process.stdin.flush()

@@ -193,7 +193,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(changes, error, message,
 
 
 def test_samples_that_are_in_two_sets_are_refused(tmp_path):
-    changes = {"data.calibration.split": "test", "data.calibration.limit": 50, "data.test.limit": None}
+    changes = {"data.calibration": {"source": "digits", "split": "test", "options": {"seed": 1}}}
     with pytest.raises(InputError, match=r"samples of data\.calibration are also in data\.test"):
         run_recipe(read_recipe(RECIPE, changes), output=tmp_path / "run")
 

@@ -16,16 +16,15 @@ Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 class Builder:
     """Appends nodes of the default domain to one graph; every attribute access is an operator.
 
-    Operands may be values, numpy arrays, numbers (which take the type of the first value
-    that is not a condition) or lists of integers
-    (int64 vectors, as shapes and axes are written). Equal constants are shared, equal calls give the same value.
-    Output types and shapes are inferred as nodes are added.
+    Operands may be values, numpy arrays, numbers (which take the type of the first value that is not a condition) or
+    lists of integers (int64 vectors, as shapes and axes are written). Equal constants are shared, equal calls give
+    the same value. Output types and shapes are inferred as nodes are added.
 
     Example:
         >>> graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 3])], [], nodes=[], opset_imports={"": 20})
         >>> op = Builder(graph)
         >>> op.ReduceSum(op.Mul(graph.inputs[0], 2.0), [1], keepdims=0).shape
-        Shape([SymbolicDim(N)])
+        Shape([SymbolicDim('N')])
     """
 
     def __init__(self, graph: ir.Graph) -> None:
