@@ -55,7 +55,7 @@ def whitening(mean: Matrix, covariance: Matrix, *, shrinkage: float) -> Matrix:
     spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean)), spread, 1.0)
     correlation = (1 - shrinkage) * covariance / np.outer(spread, spread) + shrinkage * np.eye(len(mean))
     values, vectors = np.linalg.eigh(correlation)
-    floor = values[-1] * len(mean) * np.finfo(np.float32).eps
+    floor = max(float(values[-1]), 1.0) * len(mean) * np.finfo(np.float32).eps  # features that never vary give 0
     return np.asarray((vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T / spread)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.graph import Builder, ForwardGraph, forward_graph
+from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import Head
 from sparsense.heads.evaluate import score_observations
 
@@ -26,7 +26,9 @@ def linear_network(weight: Any, bias: Any) -> ForwardGraph:
 
 def on_features(head: Head, weight: Any, bias: Any, fit: Any, test: Any, labels: Any = None) -> np.ndarray:
     """Scores of features `test` [n, F], by a head fitted on features `fit`."""
-    head.observe(linear_network(weight, bias))
+    network = linear_network(weight, bias)
+    session = Session(network.model, [head.observe(network)], threads=1)
+    observe = lambda rows: session(np.asarray(rows, np.float32))[0]  # noqa: E731
     if head.learns:
-        head.fit([np.asarray(fit)], None if labels is None else np.asarray(labels))
-    return score_observations(head, np.asarray(test))
+        head.fit([observe(fit)], None if labels is None else np.asarray(labels))
+    return score_observations(head, observe(test))

@@ -1,0 +1,116 @@
+"""Heads with something for every class: Gram matrices, prototypes, Gaussians of the predicted class."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from sparsense.data.dataset import Dataset
+from sparsense.detector import fit_head
+from sparsense.graph import Builder, Session
+from sparsense.heads import HEADS
+from sparsense.heads.gram import _row_sums
+from sparsense.heads.noise import noise_like
+from tiny_classifier import CLASSES, tiny_data, tiny_graph, tiny_network
+
+
+def scored(name: str, data: Dataset, **options: object):
+    return fit_head(tiny_graph(), HEADS[name](**options), data, preprocessing=tiny_network().preprocessing)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3, 5])
+def test_row_sums_are_those_of_the_gram_matrix(power: int) -> None:
+    z = np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32)
+    graph = ir.Graph(
+        [ir.val("z", ir.DataType.FLOAT, ["N", 3, 5, 6])], [], nodes=[], opset_imports={"": 20}, name="gram"
+    )
+    value = _row_sums(Builder(graph), graph.inputs[0], power)
+    (found,) = Session(ir.Model(graph, ir_version=10), [value])(z)
+    flat = z.reshape(4, 3, 30).astype(float)
+    sums = np.array([(row**power @ (row**power).T).sum(1) for row in flat])
+    np.testing.assert_allclose(found, np.sign(sums) * np.abs(sums) ** (1 / power), rtol=1e-4, atol=1e-4)
+
+
+def test_an_input_from_the_fitting_data_never_leaves_its_ranges() -> None:
+    data = tiny_data("fit", 240, seed=0)
+    found = scored("gram", data)
+    np.testing.assert_allclose(found.scores(data.inputs), 0, atol=1e-3)
+    assert found.scores(tiny_data("test", 60, seed=5).inputs).max() > 0.1
+
+
+def test_gram_weighs_every_layer_alike_on_held_out_data() -> None:
+    state = scored("gram", tiny_data("fit", 240, seed=0), powers=(1, 2)).head.state()
+    assert len(np.unique(state["weights"])) == 3  # one per layer
+    assert state["lowest"].shape == (CLASSES, 2 * (6 + 6 + CLASSES))
+    assert (state["lowest"] <= state["highest"]).all()
+
+
+@pytest.mark.parametrize("name", ["sensnorm_profile", "sensnorm_gates"])
+def test_the_mean_is_that_of_the_predicted_class(name: str) -> None:
+    data = tiny_data("fit", 240, seed=0)
+    network, head = tiny_graph().copy(), HEADS[name]()
+    value, logits = Session(network.model, [head.describe(network), network.output])(data.inputs)
+    predicted = logits.argmax(1)
+    state = scored(name, data).head.state()
+    for label in range(CLASSES):
+        np.testing.assert_allclose(state["means"][label], value[predicted == label].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_that_was_never_predicted_has_the_mean_of_all() -> None:
+    data = tiny_data("fit", 240, seed=0)
+    network = tiny_graph().copy()
+    predicted = Session(network.model, [network.output])(data.inputs)[0].argmax(1)
+    some = data.subset(np.flatnonzero(predicted != 2))
+    means = scored("sensnorm_profile", some).head.state()["means"]
+    weights = np.bincount(predicted[predicted != 2], minlength=CLASSES) / (predicted != 2).sum()
+    np.testing.assert_allclose(means[2], weights @ means, rtol=1e-6)
+
+
+def test_without_classes_there_is_one_mean() -> None:
+    state = scored("sensnorm_profile", tiny_data("fit", 240, seed=0), by_class=False).head.state()
+    assert state["means"].shape == (1, 9)
+
+
+class Everything:
+    """A stream of given batches."""
+
+    has_labels = False
+
+    def __init__(self, *batches: np.ndarray) -> None:
+        self.batches = batches
+
+    def __call__(self, *_: object):
+        return ([batch] for batch in self.batches)
+
+
+def test_noise_for_images_is_smooth_uses_the_range_and_repeats_itself() -> None:
+    stream = Everything(tiny_data("fit", 20, seed=0).inputs)
+    found = noise_like(tiny_graph(), stream, 40, seed=1)
+    assert found.shape == (40, 8, 8, 3)
+    assert found.dtype == np.uint8
+    steps = np.abs(np.diff(found.astype(float), axis=1)).mean()
+    assert steps < 0.6 * np.abs(np.diff(np.random.default_rng(0).integers(0, 256, found.shape), axis=1)).mean()
+    assert found.std() > 40
+    np.testing.assert_array_equal(found, noise_like(tiny_graph(), stream, 40, seed=1))
+    assert not np.array_equal(found, noise_like(tiny_graph(), stream, 40, seed=2))
+
+
+def test_noise_for_rows_lies_within_each_column() -> None:
+    from observing import linear_network
+
+    rows = np.array([[0, 100], [1, 300], [0.5, 200]], np.float32)
+    found = noise_like(linear_network(np.eye(2), np.zeros(2)), Everything(rows[:2], rows[2:]), 500, seed=0)
+    assert found.dtype == np.float32
+    assert found.min(0) == pytest.approx([0, 100], abs=3)
+    assert found.max(0) == pytest.approx([1, 300], abs=3)
+
+
+def test_gates_of_a_network_that_is_too_wide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsense.heads.sensnorm_gates.MAXIMUM", 10)
+    with pytest.raises(ValueError, match=r"compares at most 10 channels, found 16: restrict it with layers=\.\.\."):
+        scored("sensnorm_gates", tiny_data("fit", 240, seed=0))
+    assert scored("sensnorm_gates", tiny_data("fit", 240, seed=0), layers=["stem"]).head.state()["means"].shape == (
+        4,
+        6,
+    )

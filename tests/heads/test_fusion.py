@@ -1,0 +1,120 @@
+"""The fusion: its scale of surprise, its combinations, and that members never judge what they were fitted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsense.benchmark.metrics import auroc
+from sparsense.detector import Scored, fit_head
+from sparsense.graph import Builder, Session
+from sparsense.heads import HEADS
+from sparsense.heads.fusion import _held_out_scores
+from sparsense.heads.neighbours import unit_rows
+from sparsense.heads.surprise import SHARES, surprise_knots, surprise_of
+from sparsense.oracles import oracle_scores
+from tiny_classifier import tiny_data, tiny_graph, tiny_network
+
+
+def surprise(scores: Any, asked: Any) -> np.ndarray:
+    graph = ir.Graph([ir.val("s", ir.DataType.FLOAT, ["N", 1])], [], nodes=[], opset_imports={"": 20}, name="surprise")
+    value = surprise_of(Builder(graph), graph.inputs[0], *surprise_knots(np.asarray(scores, float)))
+    return Session(ir.Model(graph, ir_version=10), [value])(np.asarray(asked, np.float32)[:, None])[0][:, 0]
+
+
+def test_surprise_is_minus_log_p_at_the_quantiles() -> None:
+    scores = np.random.default_rng(0).gamma(3, 2, 2000)
+    np.testing.assert_allclose(surprise(scores, np.quantile(scores, SHARES)), -np.log1p(-SHARES), atol=1e-5)
+
+
+def test_surprise_of_an_exponential_score_is_the_score() -> None:
+    scores = np.random.default_rng(0).exponential(1, 20000)
+    np.testing.assert_allclose(surprise(scores, [3.0, 6.0, 20.0]), [3.0, 6.0, 20.0], rtol=0.08)
+
+
+def test_surprise_below_all_data_is_zero() -> None:
+    assert surprise([1.0, 2.0, 3.0], [-1e6, 0.9, 1.0]).tolist() == [0, 0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=30),
+    st.lists(st.floats(-500, 500, width=32), min_size=2),
+)
+def test_surprise_never_falls_and_stays_finite(scores: list[float], asked: list[float]) -> None:
+    found = surprise(scores, sorted(asked))
+    assert np.isfinite(found).all()
+    assert (np.diff(found) >= -1e-4 * np.abs(found[1:])).all()
+
+
+def test_surprise_keeps_the_order_beyond_the_data() -> None:
+    found = surprise(np.random.default_rng(0).normal(0, 1, 500), np.linspace(5, 500, 40))
+    assert (np.diff(found) > 0).all()
+
+
+def fused(**options: Any) -> Scored:
+    head = HEADS["fusion"](**options)
+    return fit_head(tiny_graph(), head, tiny_data("fit", 240, seed=0), preprocessing=tiny_network().preprocessing)
+
+
+@pytest.mark.parametrize("method", ["fisher", "harmonic", "z"])
+@pytest.mark.parametrize(
+    "members",
+    [["energy", "msp"], ["mahalanobis", "energy", {"name": "sensnorm", "options": {"p": 2, "structure": "channel"}}]],
+    ids=["two", "three"],
+)
+def test_every_method_agrees_with_its_oracle(method: str, members: list[Any]) -> None:
+    inputs = tiny_data("test", 24, seed=5).inputs
+    scored = fused(members=members, method=method)
+    expected = oracle_scores(scored, tiny_network(), inputs)
+    scale = np.maximum(np.abs(expected), expected.std())
+    assert (np.abs(scored.scores(inputs) - expected) / scale).max() < 1e-5
+
+
+def test_a_member_that_needs_labels_makes_the_fusion_need_them() -> None:
+    assert HEADS["fusion"](members=["mahalanobis", "energy"]).needs_labels
+    assert not HEADS["fusion"](members=["knn", "energy"]).needs_labels
+    assert not HEADS["fusion"](members=["knn", "energy"]).differentiates
+    assert HEADS["fusion"]().differentiates
+
+
+def test_members_of_one_kind_are_one_head_twice() -> None:
+    inputs = tiny_data("test", 24, seed=5).inputs
+    twice = fused(members=["energy", "energy"], method="z").scores(inputs)
+    alone = tiny_graph().copy()
+    energy = Session(alone.model, [HEADS["energy"]().score(alone.op, alone.output)])(inputs)[0]
+    assert np.corrcoef(twice, energy)[0, 1] == pytest.approx(1, abs=1e-5)
+
+
+def test_held_out_scores_are_not_those_of_the_fitted_rows() -> None:
+    rows = unit_rows(np.random.default_rng(0).standard_normal((60, 5))).astype(np.float32)
+    head = HEADS["knn"](k=1)
+    part = np.arange(60) % 3
+    found = _held_out_scores(head, rows, None, part)
+    assert found.min() > 1e-4  # its own row would be at distance 0
+    assert len(head.state()["rows"]) == 60  # fitted on everything at the end
+
+
+def test_fusion_detects_what_either_member_detects() -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((800, 2))
+    strange = [random.standard_normal((300, 2)) + shift for shift in ([4, 0], [0, 4])]
+    curves = [surprise_knots(rows[:, i]) for i in (0, 1)]
+
+    def total(values: np.ndarray) -> np.ndarray:
+        heights = [np.append(0, np.cumsum(s[:-1] * np.diff(k))) for k, s in curves]
+        parts = [
+            np.interp(values[:, i], k, h) + s[-1] * np.maximum(values[:, i] - k[-1], 0)
+            for i, ((k, s), h) in enumerate(zip(curves, heights, strict=True))
+        ]
+        return np.sum(parts, axis=0)
+
+    usual = random.standard_normal((800, 2))
+    for i, anomalies in enumerate(strange):
+        assert auroc(usual[:, 1 - i], anomalies[:, 1 - i]) < 0.6
+        assert auroc(total(usual), total(anomalies)) > 0.95

@@ -1,0 +1,208 @@
+"""Heads on penultimate features against formulas written out for a linear network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from scipy import special
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from observing import ROWS, linear_network, on_features
+from sparsense.errors import CalibrationError, GraphError
+from sparsense.graph import Builder, Session, forward_graph
+from sparsense.heads import HEADS, neighbours
+from sparsense.heads.features import LastLayer
+from sparsense.heads.neighbours import largest_products, nearest_distances, nearest_row
+from sparsense.heads.rerun import rerun
+from tiny_classifier import tiny_data, tiny_graph
+
+RANDOM = np.random.default_rng(0)
+W, B = RANDOM.standard_normal((8, 3)), RANDOM.standard_normal(3)
+FIT, TEST = np.abs(RANDOM.standard_normal((120, 8))), np.abs(RANDOM.standard_normal((20, 8)))
+LABELS = (FIT @ W + B).argmax(1)
+
+
+def score(name: str, **options: Any) -> np.ndarray:
+    return on_features(HEADS[name](**options), W, B, FIT, TEST, LABELS)
+
+
+def energy(features: np.ndarray, weight: np.ndarray = W) -> np.ndarray:
+    return -special.logsumexp(features @ weight + B, axis=1)
+
+
+def test_react_clips_at_a_percentile_of_all_features() -> None:
+    for percentile in (70, 100):
+        expected = energy(np.minimum(TEST, np.percentile(FIT, percentile)))
+        np.testing.assert_allclose(score("react", percentile=percentile), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vra_rectifies_both_sides() -> None:
+    low, high = np.percentile(FIT, [30, 80])
+    expected = np.where(low > TEST, 0, np.where(high < TEST, high, TEST + 0.5))
+    np.testing.assert_allclose(score("vra", low=30, high=80, raised=0.5), energy(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dice", "react", "vra", "ash", "scale"])
+def test_shaping_nothing_leaves_the_energy(name: str) -> None:
+    options = {
+        "dice": {"percentile": 0}, "react": {"percentile": 100}, "vra": {"low": 0, "high": 100},
+        "ash": {"kind": "p", "percentile": 0}, "scale": {"percentile": 0},
+    }[name]  # fmt: skip
+    found = on_features(HEADS[name](**options), np.abs(W), B, FIT, FIT[1:20], LABELS)
+    factor = np.e if name == "scale" else 1  # exp(s1 / s2) with s1 = s2
+    expected = energy(factor * FIT[1:20], np.abs(W))
+    kept = np.abs(found - expected) < 1e-4 * np.abs(expected)
+    assert kept.mean() >= (0.5 if name == "dice" else 1)  # the least contribution itself is never above the percentile
+
+
+@pytest.mark.parametrize("kind", ["p", "b", "s"])
+def test_ash_keeps_the_largest_features(kind: str) -> None:
+    shaped = np.zeros_like(TEST)
+    for row, out in zip(TEST, shaped, strict=True):
+        top = np.argsort(row)[-2:]  # 75 % of 8 are removed
+        out[top] = {"p": row[top], "b": row.sum() / 2, "s": row[top] * np.exp(row.sum() / row[top].sum())}[kind]
+    np.testing.assert_allclose(score("ash", kind=kind, percentile=75), energy(shaped), rtol=1e-5, atol=1e-5)
+
+
+def test_scale_scales() -> None:
+    top = np.sort(TEST, axis=1)[:, -2:].sum(1)
+    expected = energy(TEST * np.exp(TEST.sum(1) / top)[:, None])
+    np.testing.assert_allclose(score("scale", percentile=75), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ash", "scale", "knn", "nnguide", "nci", "fdbd"])
+def test_features_that_are_all_zero_have_a_finite_score(name: str) -> None:
+    assert np.isfinite(on_features(HEADS[name](), W, B, FIT, np.zeros((2, 8)), LABELS)).all()
+
+
+def test_dice_keeps_the_largest_contributions() -> None:
+    contribution = W * FIT.mean(0)[:, None]
+    kept = np.where(contribution > np.percentile(contribution, 60), W, 0)
+    np.testing.assert_allclose(score("dice", percentile=60), energy(TEST, kept), rtol=1e-4)
+
+
+def test_mahalanobis_is_the_distance_to_the_nearest_class() -> None:
+    offsets = FIT - np.array([FIT[label == LABELS].mean(0) for label in range(3)])[LABELS]
+    precision = np.linalg.inv(offsets.T @ offsets / (len(FIT) - 3))
+    means = [FIT[label == LABELS].mean(0) for label in range(3)]
+    expected = np.min([np.einsum("nf,fg,ng->n", TEST - m, precision, TEST - m) for m in means], axis=0)
+    np.testing.assert_allclose(score("mahalanobis", shrinkage=0), expected, rtol=1e-4)
+    offset = TEST - FIT.mean(0)
+    background = np.einsum("nf,fg,ng->n", offset, np.linalg.inv(np.cov(FIT.T)), offset)
+    np.testing.assert_allclose(score("relative_mahalanobis", shrinkage=0), expected - background, rtol=1e-3, atol=1e-4)
+
+
+def test_knn_is_that_of_scikit_learn() -> None:
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+    distances, _ = NearestNeighbors(n_neighbors=7).fit(unit(FIT)).kneighbors(unit(TEST))
+    np.testing.assert_allclose(score("knn", k=7), distances[:, 6] ** 2, rtol=1e-3, atol=1e-6)
+
+
+def test_a_bank_smaller_than_k_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="head 'knn': expected at least k = 200 inputs, found 120"):
+        score("knn", k=200)
+
+
+def test_residual_is_what_the_principal_components_leave() -> None:
+    origin = -np.linalg.pinv(W.T) @ B
+    pca = PCA(n_components=5)
+    pca.fit(np.concatenate([FIT - origin, origin - FIT]))  # symmetric about 0: the components of second moments
+    outside = TEST - origin - pca.inverse_transform(pca.transform(TEST - origin))
+    expected = np.linalg.norm(outside, axis=1)
+    np.testing.assert_allclose(score("residual", dim=5), expected, rtol=1e-4)
+    usual = FIT - origin - pca.inverse_transform(pca.transform(FIT - origin))
+    scale = (FIT @ W + B).max(1).mean() / np.linalg.norm(usual, axis=1).mean()
+    np.testing.assert_allclose(score("vim", dim=5), scale * expected + energy(TEST), rtol=1e-4, atol=1e-4)
+
+
+def test_residual_needs_a_dimension_below_that_of_the_features() -> None:
+    with pytest.raises(ValueError, match="dim must be below the number of features, 8; got 8"):
+        score("residual", dim=8)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
+def test_chunks_of_a_bank_do_not_change_its_neighbours(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 8])], [], nodes=[], opset_imports={"": 20}, name="bank")
+    op, x = Builder(graph), graph.inputs[0]
+    values = [largest_products(op, x, FIT, 5), nearest_row(op, x, FIT), nearest_distances(op, x, FIT, 5)]
+    products, row, distance = Session(ir.Model(graph, ir_version=10), values)(TEST.astype(np.float32))
+    squares = np.square(TEST[:, None] - FIT).sum(2)
+    np.testing.assert_allclose(products, -np.sort(-(TEST @ FIT.T), axis=1)[:, :5], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(row, FIT[squares.argmin(1)], rtol=1e-6)
+    np.testing.assert_allclose(distance, np.sort(squares, axis=1)[:, 4], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["gemm", "gemm transposed", "matmul", "matmul and add"])
+def test_last_layer_is_read_in_every_form(form: str) -> None:
+    x = ir.val("x", ir.DataType.FLOAT, ["N", 8])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="last")
+    op, w, b = Builder(graph), W.astype(np.float32), B.astype(np.float32)
+    output = {
+        "gemm": lambda: op.Gemm(x, w, b, alpha=0.5, beta=2.0),
+        "gemm transposed": lambda: op.Gemm(x, np.ascontiguousarray(w.T), b, transB=1),
+        "matmul": lambda: op.MatMul(x, w),
+        "matmul and add": lambda: op.Add(op.Add(b, op.MatMul(x, w)), np.float32(1)),
+    }[form]()
+    graph.outputs.append(output)
+    network = forward_graph(ir.Model(graph, ir_version=10), ROWS)
+    layer, rows = LastLayer.of(network), TEST.astype(np.float32)
+    again = layer.logits(network.op, network.features)
+    expected, found = Session(network.model, [network.output, again])(rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rows @ layer.weight + layer.bias, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_made_at_run_time_is_refused() -> None:
+    x = ir.val("x", ir.DataType.FLOAT, ["N", 8])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="last")
+    op = Builder(graph)
+    graph.outputs.append(op.MatMul(x, op.Transpose(x, perm=[1, 0])))
+    with pytest.raises(GraphError, match="expected constant weights, found that node"):
+        LastLayer.of(forward_graph(ir.Model(graph, ir_version=10), ROWS))
+
+
+def test_origin_of_the_features_has_logits_zero() -> None:
+    np.testing.assert_allclose(LastLayer(W.astype(np.float32), B.astype(np.float32)).origin @ W + B, 0, atol=1e-6)
+    assert LastLayer.of(linear_network(W, B)).weight.shape == (8, 3)
+
+
+def test_running_again_with_the_same_value_changes_nothing() -> None:
+    network = tiny_graph().copy()
+    same = network.op.Add(network.target, 0.0)
+    same.shape = network.target.shape
+    again = rerun(network, network.target, same)
+    assert again is not network.output
+    found = Session(network.model, [network.output, again])(tiny_data("test", 10, seed=5).inputs)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
+def test_running_again_with_another_value_is_the_network_on_that_value() -> None:
+    network, inputs = tiny_graph().copy(), tiny_data("test", 10, seed=5).inputs
+    mirrored = network.op.Slice(network.target, [-1], [-(10**6)], [3], [-1])
+    mirrored.shape = network.target.shape
+    again = rerun(network, network.target, mirrored)
+    found = Session(network.model, [again])(inputs)[0]
+    expected = Session(network.model, [network.output])(np.ascontiguousarray(inputs[:, :, ::-1]))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_odin_without_a_step_is_the_softmax() -> None:
+    network, inputs = tiny_graph().copy(), tiny_data("test", 10, seed=5).inputs
+    head = HEADS["odin"](epsilon=0, temperature=3)
+    score_ = head.score(network.op, head.observe(network))
+    expected = HEADS["msp"](temperature=3).score(network.op, network.output)
+    found = Session(network.model, [score_, expected])(inputs)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+def test_odin_moves_towards_the_prediction() -> None:
+    network, inputs = tiny_graph().copy(), tiny_data("test", 10, seed=5).inputs
+    near, still = (HEADS["odin"](epsilon=step, temperature=10) for step in (1e-3, 0))
+    values = [head.score(network.op, head.observe(network)) for head in (near, still)]
+    found = Session(network.model, values)(inputs)
+    assert (found[0] < found[1]).all()
