@@ -25,7 +25,7 @@ class Mean(Head):
     def observe(self, network: ForwardGraph) -> ir.Value:
         return network.output
 
-    def fit(self, observations: Iterable[Any], labels: Any = None) -> Self:  # noqa: ARG002
+    def fit(self, observations: Iterable[Any], labels: Any = None) -> Self:
         self.batches = [np.asarray(batch) for batch in observations]
         self.mean_ = np.concatenate(self.batches).mean()
         return self
