@@ -181,7 +181,7 @@ def test_single_weights_are_masked_and_stay_masked(tmp_path):
         ({"data.test.options.size": 8}, InputError, "expected uint8 samples of shape"),
         ({"network.weights": "nowhere.safetensors"}, InputError, "found it neither here nor in the data root"),
         ({"network.source": "digits_resnett"}, UnknownNameError, "Did you mean 'digits_resnet'"),
-        ({"export.tolerance": 1e-12}, ExportError, "of the oracle"),
+        ({"export.tolerance": 1e-12}, ExportError, "with the oracle"),
         ({"prune.ignore": ["*"]}, InputError, "no channel of the network can be removed"),
     ],
 )
