@@ -79,6 +79,12 @@ def tiny_graph(*, bias: bool = True) -> ForwardGraph:
 
 
 @cache
+def tiny_images(name: str, count: int, *, seed: int, side: int) -> Dataset:
+    """The same kind of images in another size, without labels."""
+    return Dataset(name, _images(count, np.random.default_rng(seed), side))
+
+
+@cache
 def tiny_data(name: str, count: int, *, seed: int) -> Dataset:
     """Coloured gradients with noise; labelled with the network's own answers, of which one in ten is replaced."""
     random, network = np.random.default_rng(seed), tiny_network()
@@ -90,8 +96,8 @@ def tiny_data(name: str, count: int, *, seed: int) -> Dataset:
     return Dataset(name, inputs, labels)
 
 
-def _images(count: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    ramp = np.linspace(-1, 1, SIDE)
+def _images(count: int, random: np.random.Generator, side: int = SIDE) -> NDArray[np.uint8]:
+    ramp = np.linspace(-1, 1, side)
     down, right, level = random.uniform(-0.4, 0.4, (3, count, 1, 1, 3))
     pixels = 0.5 + level + down * ramp[:, None, None] + right * ramp[:, None]
     pixels = pixels + random.normal(0, 0.1, pixels.shape)

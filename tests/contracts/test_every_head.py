@@ -15,23 +15,38 @@ from sparsense.detector import Scored, fit_head, parity_inputs
 from sparsense.errors import NotFittedError
 from sparsense.graph import ForwardGraph, Session
 from sparsense.heads import HEADS
+from sparsense.networks.network import Network
 from sparsense.oracles import ORACLES, oracle_scores
 from sparsense.parity import Parity, compare
-from tiny_classifier import tiny_data, tiny_graph, tiny_network
+from tiny_autoencoder import tiny_autoencoder, tiny_autoencoder_graph
+from tiny_classifier import tiny_data, tiny_graph, tiny_images, tiny_network
 
 PARITY = 1e-5
 COUNT = 240
 ROUNDING = {"rtol": 2e-4, "atol": 2e-5}  # float32 sums in another order, then statistics of them
-CLASSIFIER_HEADS = [name for name in HEADS if HEADS[name].task in ("classifier", "any")]
 WALKS: dict[str, int] = {}
-LEARNING_HEADS = [name for name in CLASSIFIER_HEADS if HEADS[name].learns]
+LEARNING_HEADS = [name for name in HEADS if HEADS[name].learns]
+
+
+def is_autoencoder(name: str) -> bool:
+    return HEADS[name].task == "reconstruction"
+
+
+def network_of(name: str) -> Network:
+    return tiny_autoencoder() if is_autoencoder(name) else tiny_network()
+
+
+def graph_of(name: str) -> ForwardGraph:
+    return tiny_autoencoder_graph() if is_autoencoder(name) else tiny_graph()
+
+
+def data_of(name: str, what: str = "fit", count: int = COUNT, *, seed: int = 0) -> Dataset:
+    return tiny_images(what, count, seed=seed, side=16) if is_autoencoder(name) else tiny_data(what, count, seed=seed)
 
 
 def fit(name: str, data: Dataset, *, batch_size: int = 64, head: Any = None) -> Scored:
-    network = tiny_network()
-    return fit_head(
-        tiny_graph(), head or HEADS[name](), data, preprocessing=network.preprocessing, batch_size=batch_size
-    )
+    preprocessing = network_of(name).preprocessing
+    return fit_head(graph_of(name), head or HEADS[name](), data, preprocessing=preprocessing, batch_size=batch_size)
 
 
 @cache
@@ -39,36 +54,36 @@ def fitted(name: str) -> Scored:
     """Fitted once; it is noted whether a gradient was added on the way."""
     module = sys.modules["sparsense.autodiff.differentiate"]  # a function of the package has the same name
     with mock.patch.object(module, "nodes_between", wraps=module.nodes_between) as walk:
-        scored = fit(name, tiny_data("fit", COUNT, seed=0))
+        scored = fit(name, data_of(name))
     WALKS[name] = walk.call_count
     return scored
 
 
-def fresh_inputs(count: int = 32) -> Any:
-    return parity_inputs(tiny_data("other", 64, seed=1).inputs, count=count)
+def fresh_inputs(name: str) -> Any:
+    return parity_inputs(data_of(name, "other", 64, seed=1).inputs)
 
 
-@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", list(HEADS))
 def test_score_is_one_finite_number_per_input(name: str) -> None:
-    scores = fitted(name).scores(fresh_inputs())
+    scores = fitted(name).scores(fresh_inputs(name))
     assert scores.shape == (32,)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
     assert scores.std() > 0
 
 
-@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", list(HEADS))
 def test_score_does_not_depend_on_batch_neighbours(name: str) -> None:
-    scored, inputs = fitted(name), fresh_inputs()
+    scored, inputs = fitted(name), fresh_inputs(name)
     together = scored.scores(inputs, batch_size=32)
     np.testing.assert_allclose(scored.scores(inputs, batch_size=1), together, **ROUNDING)
     np.testing.assert_allclose(scored.scores(inputs[::-1].copy()), together[::-1], **ROUNDING)
 
 
-@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", list(HEADS))
 def test_agrees_with_its_oracle(name: str) -> None:
-    scored, inputs = fitted(name), fresh_inputs()
-    parity = Parity(inputs, oracle_scores(scored, tiny_network(), inputs), "torch", PARITY)
+    scored, inputs = fitted(name), fresh_inputs(name)
+    parity = Parity(inputs, oracle_scores(scored, network_of(name), inputs), "torch", PARITY)
     session = Session(scored.network.model, [scored.score], threads=1)
     rows = compare(lambda batch: session(batch)[0], parity)
     assert [row["batch"] for row in rows] == [1, 2, 7, 32]
@@ -79,9 +94,9 @@ def test_every_head_has_an_oracle() -> None:
     assert sorted(HEADS) == sorted(ORACLES)
 
 
-@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", list(HEADS))
 def test_scoring_twice_is_bitwise_the_same(name: str) -> None:
-    inputs = fresh_inputs()
+    inputs = fresh_inputs(name)
     np.testing.assert_array_equal(fitted(name).scores(inputs), fitted(name).scores(inputs))
 
 
@@ -92,32 +107,32 @@ def test_unfitted_head_refuses_to_score(name: str) -> None:
         head.score(network.op, head.observe(network))
 
     with pytest.raises(NotFittedError, match=name):
-        attach(tiny_graph().copy())
+        attach(graph_of(name).copy())
 
 
 @pytest.mark.parametrize("name", LEARNING_HEADS)
 def test_a_second_fit_learns_from_its_own_data_alone(name: str) -> None:
     head, usual = HEADS[name](), fitted(name)
-    other = fit(name, tiny_data("other fit", 150, seed=3), head=head).head.state()
+    other = fit(name, data_of(name, "other fit", 150, seed=3), head=head).head.state()
     assert any(not np.array_equal(other[key], array) for key, array in usual.head.state().items())
-    scores = fit(name, tiny_data("fit", COUNT, seed=0), head=head).scores(fresh_inputs())
-    np.testing.assert_array_equal(scores, usual.scores(fresh_inputs()))
+    scores = fit(name, data_of(name), head=head).scores(fresh_inputs(name))
+    np.testing.assert_array_equal(scores, usual.scores(fresh_inputs(name)))
 
 
 @pytest.mark.parametrize("name", LEARNING_HEADS)
 def test_fitting_batch_size_does_not_matter(name: str) -> None:
-    scores = fit(name, tiny_data("fit", COUNT, seed=0), batch_size=7).scores(fresh_inputs())
-    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs()), **ROUNDING)
+    scores = fit(name, data_of(name), batch_size=7).scores(fresh_inputs(name))
+    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs(name)), **ROUNDING)
 
 
 @pytest.mark.parametrize("name", LEARNING_HEADS)
 def test_order_of_the_fitting_data_does_not_matter(name: str) -> None:
-    data = tiny_data("fit", COUNT, seed=0)
-    scores = fit(name, data.subset(np.random.default_rng(0).permutation(COUNT))).scores(fresh_inputs())
-    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs()), **ROUNDING)
+    data = data_of(name)
+    scores = fit(name, data.subset(np.random.default_rng(0).permutation(COUNT))).scores(fresh_inputs(name))
+    np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs(name)), **ROUNDING)
 
 
-@pytest.mark.parametrize("name", CLASSIFIER_HEADS)
+@pytest.mark.parametrize("name", list(HEADS))
 def test_it_says_whether_it_adds_gradients(name: str) -> None:
     fitted(name)
     assert HEADS[name]().differentiates == bool(WALKS[name])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.run import with_outputs
 from sparsense.parity import disturb
 
@@ -51,6 +52,16 @@ class Double:
         wide = inputs.astype(np.float64) if inputs.dtype == np.float32 else inputs
         outputs: Any = self._evaluator.run(None, {self._input: wide})
         return list(outputs)
+
+
+def behind_preprocessing(network: ForwardGraph, names: Collection[str]) -> Double:
+    """Values of a network, by name, for inputs that went through its preprocessing already."""
+    network = network.copy()
+    probe = ir.val("probe", network.target.dtype, network.target.shape)
+    network.target.replace_all_uses_with(probe)
+    network.model.graph.inputs.insert(0, probe)
+    values = [value for node in network.model.graph for value in node.outputs if value.name in names]
+    return Double(network.model, values)
 
 
 def widen(graph: GraphProto) -> None:

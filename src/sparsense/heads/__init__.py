@@ -5,9 +5,9 @@ from importlib import import_module
 from sparsense.heads.head import HEADS, Head, make_head
 
 _MODULES = (
-    "ash dice energy entropy exgrad fdbd fusion gaia gen grad_norm gradorth gram grood kl_matching knn "
-    "low_dimensional_gradient mahalanobis max_logit msp nci nnguide odin openmax purview react "
-    "relative_mahalanobis residual scale sensnorm sensnorm_gates sensnorm_profile "
+    "ash dice energy entropy exgrad fdbd fusion gaia gen grad_norm gradcon gradorth gram grood kl_matching knn "
+    "latent_norm low_dimensional_gradient mahalanobis max_logit msp nci nnguide odin openmax purview react "
+    "reconstruction_error relative_mahalanobis residual scale sensnorm sensnorm_gates sensnorm_profile "
     "sensnorm_profile_knn she temperature_scaling vim vra"
 )
 for _name in _MODULES.split():

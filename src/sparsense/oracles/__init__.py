@@ -13,6 +13,7 @@ for _name in [
     "fusion",
     "gradients",
     "logits",
+    "reconstruction",
     "sensitivity",
     "shaping",
     "statistics",

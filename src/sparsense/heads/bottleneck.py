@@ -1,0 +1,42 @@
+"""Where an autoencoder is narrowest: its code, and the layers that decode it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx_ir as ir
+
+from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff.differentiate import ancestors, nodes_between
+from sparsense.autodiff.shapes import all_known, dims
+from sparsense.errors import GraphError
+from sparsense.graph.forward import ForwardGraph
+
+
+def find_code(network: ForwardGraph, name: str | None = None) -> ir.Value:
+    """The value between input and output with the fewest elements per sample, the last of equal ones; or a named one.
+
+    Raises:
+        GraphError: No such value, or none whose size is known.
+    """
+    path = nodes_between([network.target], network.output)
+    found = [value for node in path for value in node.outputs if value is not network.output]
+    if name is not None:
+        chosen = [value for value in found if value.name == name]
+        if not chosen:
+            names = ", ".join(repr(value.name) for value in found)
+            raise GraphError(f"looking for the code {name!r} of the autoencoder: found only {names}")
+        return chosen[0]
+    sized = [value for value in found if value.shape is not None and all_known(list(value.shape)[1:])]
+    if not sized:
+        raise GraphError("looking for the code of the autoencoder: no size is known; name it with latent=...")
+    return min(reversed(sized), key=lambda value: prod(dims(value)[1:]))
+
+
+def decoder_layers(network: ForwardGraph, code: ir.Value) -> list[Layer]:
+    """The weighted layers behind the code."""
+    before = ancestors(code)
+    found = [layer for layer in weighted_layers(network) if layer.node not in before]
+    if not found:
+        raise GraphError(f"looking for the decoder: no weighted layer lies behind the code {code.name!r}")
+    return found

@@ -1,0 +1,107 @@
+"""GradCon: do the decoder's gradients point where in-distribution ones do?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff.shapes import count_along, rank
+from sparsense.errors import NotFittedError
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.bottleneck import decoder_layers, find_code
+from sparsense.heads.checks import within
+from sparsense.heads.head import Array, Head, Stream, register
+from sparsense.heads.reconstruction_error import mean_error
+from sparsense.heads.sensitivity import concatenated, gradients
+
+TINY = 1e-20  # of a squared length: a perfect reconstruction has no gradient
+
+
+@register
+class GradientConstraint(Head):
+    """Reconstruction error, less so where its gradient is aligned with the usual one.
+
+    L     = mean (x - x')^2,  g_l = dL/dw_l for the layers of the decoder, G_l = their mean over in-distribution inputs
+    score = L - beta * mean over layers of cos(g_l, G_l)
+
+    The publication averages G over the training itself, which also rewards alignment; here it is the mean over the
+    fitting data, so that any autoencoder will do.
+
+    Args:
+        beta: Weight of the alignment, in [0, 1e6]; 0.12 is published.
+        layers: Name patterns, operator types, or the number of last layers; default: all behind the narrowest value.
+
+    Reference:
+        Kwon et al., "Backpropagated gradient representations for anomaly detection", ECCV 2020, arXiv:2007.09507.
+    """
+
+    name = "gradcon"
+    task = "reconstruction"
+    differentiates = True
+
+    def __init__(self, *, beta: float = 0.12, layers: Sequence[str] | int | None = None) -> None:
+        self.beta, self.layers = within("beta", beta, 0, 1e6), layers
+        self._references: dict[str, Array] = {}
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:
+        """Sum the gradients of all inputs, in float64."""
+        op, layers = network.op, self._chosen(network)
+        sums = [op.ReduceSum(g, [0], keepdims=0) for g in gradients(network, layers, _seed(network))]
+        totals: list[Any] = [0.0] * len(sums)
+        for values in stream(network, sums):
+            totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, values, strict=True)]
+        lengths = [max(float(np.linalg.norm(total)), 1e-300) for total in totals]
+        self._references = {
+            layer.name: total / length for layer, total, length in zip(layers, totals, lengths, strict=True)
+        }
+
+    def _chosen(self, network: ForwardGraph) -> list[Layer]:
+        if self.layers is not None:
+            return weighted_layers(network, layers=self.layers)
+        return decoder_layers(network, find_code(network))
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """Error, then cosines: [N, 1 + L]."""
+        op, layers = network.op, self._chosen(network)
+        found = gradients(network, layers, _seed(network))
+        cosines = [
+            _cosine(op, gradient, self._reference(layer.name)) for layer, gradient in zip(layers, found, strict=True)
+        ]
+        return concatenated(op, [op.Unsqueeze(mean_error(network, squared=True), [1]), *cosines])
+
+    def _reference(self, layer: str) -> Array:
+        if layer not in self._references:
+            raise NotFittedError(
+                f"head {self.name!r} has no mean gradient for layer {layer!r}; call prepare(network, stream) with "
+                "in-distribution data first"
+            )
+        return self._references[layer].astype(np.float32)
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Error less alignment."""
+        error = op.Squeeze(op.Slice(observed, [0], [1], [1]), [1])
+        alignment = op.ReduceMean(op.Slice(observed, [1], [2**31 - 1], [1]), [1], keepdims=0)
+        return op.Sub(error, op.Mul(alignment, self.beta))
+
+    def state(self) -> dict[str, Array]:
+        """The direction of the mean gradient of each layer, arranged as in the graph."""
+        return {f"reference.{name}": value for name, value in self._references.items()}
+
+
+def _seed(network: ForwardGraph) -> ir.Value:
+    """The gradient of the mean squared error with respect to the reconstruction."""
+    op = network.op
+    count = count_along(op, network.target, list(range(1, rank(network.target))))
+    return op.Div(op.Mul(op.Sub(network.output, network.target), 2.0), count)
+
+
+def _cosine(op: Builder, gradient: ir.Value, reference: Array) -> ir.Value:
+    """With a direction [R, S] of length 1: [N, R, S] -> [N, 1]."""
+    inner = op.ReduceSum(op.Mul(gradient, reference), [1, 2], keepdims=0)
+    square = op.ReduceSum(op.Mul(gradient, gradient), [1, 2], keepdims=0)
+    return op.Unsqueeze(op.Div(inner, op.Sqrt(op.Max(square, TINY))), [1])

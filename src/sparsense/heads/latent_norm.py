@@ -1,0 +1,54 @@
+"""Reconstruction error plus the size of the code."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sparsense.autodiff.shapes import rank
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.bottleneck import find_code
+from sparsense.heads.checks import within
+from sparsense.heads.head import Head, register
+
+
+@register
+class LatentNorm(Head):
+    """Error and code of an autoencoder that was trained to keep both small.
+
+    score = || x - x' ||_2 + beta || z ||_2,  plain norms over all elements, z the code
+
+    Args:
+        beta: Weight of the code, in [0, 1e6]; the one of the training. It scales with the size of the input.
+        latent: Name of the code's value in the graph; default: the narrowest value.
+
+    Reference:
+        Ghafourian et al., "Targeted collapse regularized autoencoder for anomaly detection: black hole at the center",
+        TNNLS 2024, arXiv:2306.12627.
+    """
+
+    name = "latent_norm"
+    task = "reconstruction"
+    learns = False
+
+    def __init__(self, *, beta: float = 1.0, latent: str | None = None) -> None:
+        if latent is not None and not isinstance(latent, str):
+            raise ValueError(f"latent must be the name of a value; got {latent!r}")
+        self.beta, self.latent = within("beta", beta, 0, 1e6), latent
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """Both norms, [N, 2]."""
+        op, code = network.op, find_code(network, self.latent)
+        self._code = code.name
+        return op.Concat(length(op, op.Sub(network.target, network.output)), length(op, code), axis=1)
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Their weighted sum."""
+        error, size = (op.Squeeze(op.Slice(observed, [i], [i + 1], [1]), [1]) for i in (0, 1))
+        return op.Add(error, op.Mul(size, self.beta))
+
+
+def length(op: Builder, value: ir.Value) -> ir.Value:
+    """Euclidean norm of each sample, [N, 1]."""
+    total = op.ReduceSum(op.Mul(value, value), list(range(1, rank(value))), keepdims=0)
+    return op.Unsqueeze(op.Sqrt(total), [1])

@@ -1,0 +1,64 @@
+"""How badly an input is reconstructed."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sparsense.autodiff.shapes import rank
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.checks import at_least, one_of, positive
+from sparsense.heads.head import Head, register
+from sparsense.heads.similarity import check_size, gradient_dissimilarity, structural_dissimilarity
+
+
+@register
+class ReconstructionError(Head):
+    """Distance between the network's input and its reconstruction.
+
+    l1: mean |x - x'|;  l2: mean (x - x')^2;  ssim: mean (1 - SSIM) / 2;  ms_gms: 1 - similarity of gradient
+    magnitudes over 3 scales
+    score = the chosen one, in the unit of the network's input, that is after mean and std
+
+    Args:
+        metric: `l1`, `l2`, `ssim` or `ms_gms`; the last two for images.
+        window: Side of the windows of `ssim`, in pixels.
+        value_range: Distance between the smallest and the largest possible input, for `ssim`.
+
+    Reference:
+        Bergmann et al., "Improving unsupervised defect segmentation by applying structural similarity to autoencoders",
+        VISAPP 2019, arXiv:1807.02011; Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly
+        detection", Pattern Recognition 2021.
+    """
+
+    name = "reconstruction_error"
+    task = "reconstruction"
+    learns = False
+
+    def __init__(self, *, metric: str = "l2", window: int = 11, value_range: float = 1.0) -> None:
+        self.metric = one_of("metric", metric, ("l1", "l2", "ssim", "ms_gms"))
+        self.window, self.value_range = at_least("window", window, 2), positive("value_range", value_range)
+
+    def observe(self, network: ForwardGraph) -> ir.Value:
+        """The error itself, [N, 1]."""
+        op, x, y = network.op, network.target, network.output
+        if self.metric == "ssim":
+            check_size(x, self.window)
+            error = structural_dissimilarity(op, x, y, window=self.window, value_range=self.value_range)
+        elif self.metric == "ms_gms":
+            error = gradient_dissimilarity(op, x, y)
+        else:
+            error = mean_error(network, squared=self.metric == "l2")
+        return op.Unsqueeze(error, [1])
+
+    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """As observed."""
+        return op.Squeeze(observed, [1])
+
+
+def mean_error(network: ForwardGraph, *, squared: bool) -> ir.Value:
+    """Mean absolute or squared difference of input and output, [N]."""
+    op = network.op
+    difference = op.Sub(network.target, network.output)
+    each = op.Mul(difference, difference) if squared else op.Abs(difference)
+    return op.ReduceMean(each, list(range(1, rank(network.target))), keepdims=0)

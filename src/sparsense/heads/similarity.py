@@ -1,0 +1,62 @@
+"""How alike two images [N, C, H, W] are, as graph nodes: structural similarity and gradient magnitudes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsense.autodiff.shapes import dims
+from sparsense.errors import GraphError
+from sparsense.graph.build import Builder
+
+SCALES = 3
+CONSTANT = 0.0026  # of the similarity of gradient magnitudes
+K1, K2 = 0.01, 0.03  # of the structural similarity
+
+
+def structural_dissimilarity(op: Builder, x: ir.Value, y: ir.Value, *, window: int, value_range: float) -> ir.Value:
+    """Mean of (1 - SSIM) / 2 over channels and positions, [N]; windows are square, uniform and inside the image."""
+
+    def mean(value: ir.Value) -> ir.Value:
+        return op.AveragePool(value, kernel_shape=[window, window], strides=[1, 1])
+
+    mx, my = mean(x), mean(y)
+    vx, vy = (op.Sub(mean(op.Mul(v, v)), op.Mul(m, m)) for v, m in ((x, mx), (y, my)))
+    cov = op.Sub(mean(op.Mul(x, y)), op.Mul(mx, my))
+    c1, c2 = (K1 * value_range) ** 2, (K2 * value_range) ** 2
+    above = op.Mul(op.Add(op.Mul(op.Mul(mx, my), 2.0), c1), op.Add(op.Mul(cov, 2.0), c2))
+    below = op.Mul(op.Add(op.Add(op.Mul(mx, mx), op.Mul(my, my)), c1), op.Add(op.Add(vx, vy), c2))
+    return op.ReduceMean(op.Mul(op.Sub(1.0, op.Div(above, below)), 0.5), [1, 2, 3], keepdims=0)
+
+
+def gradient_dissimilarity(op: Builder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Mean over 3 scales of 1 - similarity of the gradient magnitudes of the channels' means, [N]."""
+    check_size(x, 3 * 2 ** (SCALES - 1))
+    x, y = (op.ReduceMean(value, [1], keepdims=1) for value in (x, y))
+    total = None
+    for scale in range(SCALES):
+        if scale:
+            x, y = (op.AveragePool(value, kernel_shape=[2, 2], strides=[2, 2]) for value in (x, y))
+        gx, gy = _magnitude(op, x), _magnitude(op, y)
+        above = op.Add(op.Mul(op.Mul(gx, gy), 2.0), CONSTANT)
+        below = op.Add(op.Add(op.Mul(gx, gx), op.Mul(gy, gy)), CONSTANT)
+        part = op.ReduceMean(op.Sub(1.0, op.Div(above, below)), [1, 2, 3], keepdims=0)
+        total = part if total is None else op.Add(total, part)
+    return op.Mul(total, 1 / SCALES)
+
+
+def _magnitude(op: Builder, value: ir.Value) -> ir.Value:
+    """Length of the Prewitt gradient."""
+    kernel = np.array([[-1, 0, 1]] * 3, np.float32) / 3
+    gradient = op.Conv(value, np.stack([kernel, kernel.T])[:, None])
+    return op.Sqrt(op.ReduceSum(op.Mul(gradient, gradient), [1], keepdims=1))
+
+
+def check_size(value: ir.Value, least: int) -> None:
+    """Refuse what is no image, or a smaller one."""
+    sizes = dims(value)
+    if len(sizes) != 4 or any(isinstance(size, int) and size < least for size in sizes[2:]):
+        raise GraphError(
+            f"comparing images: expected [N, C, H, W] with sides of at least {least}, found {sizes}; "
+            "use the metric 'l1' or 'l2'"
+        )

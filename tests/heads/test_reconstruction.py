@@ -1,0 +1,139 @@
+"""Heads of autoencoders: metrics, code and alignment against formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from sparsense.detector import fit_head
+from sparsense.errors import GraphError, InputError, NotFittedError
+from sparsense.graph import Builder, Session
+from sparsense.heads import HEADS
+from sparsense.heads.bottleneck import decoder_layers, find_code
+from sparsense.heads.similarity import gradient_dissimilarity, structural_dissimilarity
+from sparsense.oracles import oracle_scores
+from tiny_autoencoder import tiny_autoencoder, tiny_autoencoder_graph
+from tiny_classifier import tiny_data, tiny_graph, tiny_images, tiny_network
+
+IMAGES = tiny_images("fit", 40, seed=0, side=16)
+
+
+def scored(name: str, **options: Any) -> Any:
+    preprocessing = tiny_autoencoder().preprocessing
+    return fit_head(tiny_autoencoder_graph(), HEADS[name](**options), IMAGES, preprocessing=preprocessing)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "ssim", "ms_gms"])
+def test_every_metric_agrees_with_its_oracle(metric: str) -> None:
+    found = scored("reconstruction_error", metric=metric, window=7)
+    expected = oracle_scores(found, tiny_autoencoder(), IMAGES.inputs)
+    np.testing.assert_allclose(found.scores(IMAGES.inputs), expected, rtol=1e-5)
+
+
+def dissimilarity(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = [ir.val(name, ir.DataType.FLOAT, ["N", *x.shape[1:]]) for name in "xy"]
+    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 20}, name="alike")
+    op = Builder(graph)
+    structural = structural_dissimilarity(op, *values, window=7, value_range=1.0)
+    session = Session(ir.Model(graph, ir_version=10), [structural, gradient_dissimilarity(op, *values)])
+    found = session({"x": x.astype(np.float32), "y": y.astype(np.float32)})
+    return found[0], found[1]
+
+
+def test_an_image_is_like_itself_and_unlike_its_negative() -> None:
+    x = np.random.default_rng(0).random((3, 2, 24, 24))
+    for found in dissimilarity(x, x):
+        np.testing.assert_allclose(found, 0, atol=1e-6)
+    structural, gradients = dissimilarity(x, 1 - x)
+    assert (structural > 0.5).all()  # negative correlation
+    np.testing.assert_allclose(gradients, 0, atol=1e-5)  # magnitudes do not know the sign
+
+
+def test_dissimilarities_are_symmetric_and_grow_with_noise() -> None:
+    random = np.random.default_rng(0)
+    x, noise = random.random((3, 1, 24, 24)), random.standard_normal((3, 1, 24, 24))
+    noisy = x + 0.5 * noise
+    near, far, back = dissimilarity(x, x + 0.05 * noise), dissimilarity(x, noisy), dissimilarity(noisy, x)
+    for near_, far_, back_ in zip(near, far, back, strict=True):
+        assert (near_ < far_).all()
+        np.testing.assert_allclose(back_, far_, rtol=1e-5)
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(GraphError, match=r"expected \[N, C, H, W\] with sides of at least 17, found .*16, 16"):
+        scored("reconstruction_error", metric="ssim", window=17)
+
+
+def test_the_code_is_the_narrowest_value_and_can_be_named() -> None:
+    network = tiny_autoencoder_graph()
+    code = find_code(network)
+    assert list(code.shape)[1:] == [2, 4, 4]
+    assert [layer.name for layer in decoder_layers(network, code)] == ["decode1", "decode2"]
+    assert find_code(network, code.name) is code
+    with pytest.raises(GraphError, match="looking for the code 'z' of the autoencoder: found only"):
+        scored("latent_norm", latent="z")
+
+
+def test_latent_norm_weighs_the_code() -> None:
+    module = tiny_autoencoder().module
+    x = torch.from_numpy(tiny_autoencoder().preprocessing.apply(IMAGES.inputs))
+    with torch.no_grad():
+        code = module.encode2(torch.relu(module.encode1(x))).flatten(1).norm(dim=1)
+        error = (x - module(x)).flatten(1).norm(dim=1)
+    for beta in (0, 0.5, 10):
+        found = scored("latent_norm", beta=beta).scores(IMAGES.inputs)
+        np.testing.assert_allclose(found, (error + beta * code).numpy(), rtol=1e-5)
+
+
+def test_gradcon_without_alignment_is_the_error() -> None:
+    found = scored("gradcon", beta=0).scores(IMAGES.inputs)
+    np.testing.assert_allclose(found, scored("reconstruction_error").scores(IMAGES.inputs), rtol=1e-5)
+
+
+def test_gradcon_rewards_gradients_that_point_the_usual_way() -> None:
+    one = IMAGES.subset([0])
+    preprocessing = tiny_autoencoder().preprocessing
+    head = HEADS["gradcon"](beta=1.0)
+    found = fit_head(tiny_autoencoder_graph(), head, one, preprocessing=preprocessing)
+    error = scored("reconstruction_error").scores(one.inputs)
+    np.testing.assert_allclose(found.scores(one.inputs), error - 1, rtol=1e-4, atol=1e-5)  # its own gradient: cosine 1
+    assert (found.scores(IMAGES.inputs) >= scored("reconstruction_error").scores(IMAGES.inputs) - 1 - 1e-5).all()
+
+
+def test_gradcon_references_have_length_one_and_belong_to_the_decoder() -> None:
+    state = scored("gradcon").head.state()
+    assert list(state) == ["reference.decode1", "reference.decode2"]
+    for direction in state.values():
+        assert np.linalg.norm(direction) == pytest.approx(1)
+    assert list(scored("gradcon", layers=["encode1"]).head.state()) == ["reference.encode1"]
+
+
+def test_gradcon_asks_for_its_first_pass() -> None:
+    network = tiny_autoencoder_graph().copy()
+    with pytest.raises(NotFittedError, match="head 'gradcon' has no mean gradient"):
+        HEADS["gradcon"]().observe(network)
+
+
+def test_heads_and_networks_of_different_kinds_are_kept_apart() -> None:
+    with pytest.raises(InputError, match="it is for a classifier, and this network is a reconstruction"):
+        scored("energy")
+    with pytest.raises(InputError, match="it is for a reconstruction, and this network is a classifier"):
+        fit_head(
+            tiny_graph(),
+            HEADS["gradcon"](),
+            tiny_data("fit", 20, seed=0),
+            preprocessing=tiny_network().preprocessing,
+        )
+    with pytest.raises(ValueError, match="for the same kind of network; got classifier, reconstruction"):
+        HEADS["fusion"](members=["energy", "gradcon"])
+
+
+def test_heads_of_autoencoders_can_be_fused() -> None:
+    found = scored("fusion", members=["reconstruction_error", "latent_norm", "gradcon"])
+    expected = oracle_scores(found, tiny_autoencoder(), IMAGES.inputs)
+    scale = np.maximum(np.abs(expected), expected.std())
+    assert (np.abs(found.scores(IMAGES.inputs) - expected) / scale).max() < 2e-5
