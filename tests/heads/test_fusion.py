@@ -52,6 +52,14 @@ def test_surprise_never_falls_and_stays_finite(scores: list[float], asked: list[
     assert (np.diff(found) >= -1e-4 * np.abs(found[1:])).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-20, -3.0, 1e6])
+def test_scores_that_are_all_equal_have_a_finite_surprise(value: float) -> None:
+    found = surprise([value] * 5, [value - 1, value, value + 341])
+    assert np.isfinite(found).all()
+    assert found[0] == 0
+    assert found[2] > 1
+
+
 def test_surprise_keeps_the_order_beyond_the_data() -> None:
     found = surprise(np.random.default_rng(0).normal(0, 1, 500), np.linspace(5, 500, 40))
     assert (np.diff(found) > 0).all()

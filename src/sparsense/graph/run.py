@@ -37,6 +37,9 @@ class Session:
         content = model if isinstance(model, bytes) else ir.to_proto(with_outputs(model, outputs)).SerializeToString()
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # waiting threads leave the cores alone
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sparsense.graph.build import Builder
 
+LEAST = 1e-12  # distance of two knots
 SHARES = np.linspace(0, 0.9, 10)  # knots between; beyond the last an exponential tail
 Array = NDArray[np.float64]
 
@@ -26,7 +27,8 @@ def surprise_knots(scores: Array) -> tuple[Array, Array]:
     """
     knots = np.quantile(scores, SHARES)
     excess = scores[scores > knots[-1]] - knots[-1]
-    least = 1e-6 * max(float(knots[-1] - knots[0]), float(np.abs(knots).max()), 1e-30)  # equal scores keep a slope
+    # equal scores keep a slope that float32 can hold
+    least = max(1e-6 * max(float(knots[-1] - knots[0]), float(np.abs(knots).max())), LEAST)
     gaps = np.maximum(np.diff(knots), least)
     width = max(float(excess.mean()) if len(excess) else 0.0, least)
     slopes = np.append(np.diff(-np.log1p(-SHARES)) / gaps, 1 / width)
