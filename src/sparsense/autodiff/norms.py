@@ -25,8 +25,8 @@ def sensitivity_norms(
 
     A layer that sees one position of each sample (fully connected) needs no gradient at all: its sensitivity is an
     outer product, so that |w * g|_p^p = sum_ij |x_i|^p |w_ij|^p |delta_j|^p. The gradients of others are made in
-    blocks, and only sums of powers are kept. Values are scaled by the root of their number before powers are taken, so that the
-    fifth power of a small sensitivity does not vanish in float32.
+    blocks, and only sums of powers are kept. Values are scaled by the root of their number before powers are taken, so
+    that the fifth power of a small sensitivity does not vanish in float32.
 
     Args:
         op: Builder.
