@@ -96,11 +96,14 @@ def gather_nd(draw: Draw) -> Case:
     draw.free = False
     if batch:
         index = np.asarray([[[draw.int(0, 2)] for _ in range(2)] for _ in range(2)], np.int64)
-        rows = torch.tensor(index[..., 0])
-        function = lambda x: torch.stack([x[n][rows[n]] for n in range(2)]).exp()  # noqa: E731
     else:
         index = np.asarray([[draw.int(0, 1), draw.int(0, 2)] for _ in range(4)], np.int64)
-        function = lambda x: x[index[:, 0], index[:, 1]].exp()  # noqa: E731
+
+    def function(x):
+        if batch:
+            return torch.stack([x[n][index[n, :, 0]] for n in range(2)]).exp()
+        return x[index[:, 0], index[:, 1]].exp()
+
     return Case([x], lambda op, x: op.Exp(op.GatherND(x, index, batch_dims=batch)), function)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from rule_cases.case import Draw
 from rule_cases.convolution import CONV, TRANSPOSED, geometry, padded, sizes
 from sparsense.autodiff.layers import Layer, as_layer
+from sparsense.autodiff.samples import Order
 from sparsense.graph.build import Builder
 
 
@@ -49,9 +50,10 @@ def single(
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     *,
     merged: int = 1,
+    order: Order = "outer",
     known: bool = True,
 ) -> Single:
-    """A layer over `[N, *shape]`; with `merged`, over `[N * merged, *shape]` made of `[N, merged, *shape]`."""
+    """A layer over `[N, *shape]`; with `merged`, over its parts in some order, made of `[N, merged, *shape]`."""
     samples = draw.int(1, 3)
     whole = (merged, *shape) if merged > 1 else tuple(shape)
     axes = list(whole) if known or merged > 1 else [whole[0], *(f"H{i}" for i in range(len(whole) - 1))]
@@ -60,11 +62,12 @@ def single(
     op = Builder(graph)
     value = op.Tanh(x)
     if merged > 1:
-        value = op.Reshape(value, [-1, *shape])
+        value = ordered(op, value, order, [-1, *shape])
     output = make(op, value)
     node = output.producer()
     layer = as_layer(node, scales=True)
     assert layer is not None
+    layer = replace(layer, order=order if merged > 1 else "first")
     inputs = draw.array(samples, *whole).astype(np.float32)
     one = torch.tensor(inputs[:1].reshape(-1, *shape)).double()
     result = function(one.tanh(), torch.tensor(layer.weight).double())
@@ -79,18 +82,21 @@ def single(
     return Single(graph, op, layer, inputs, seed, of_sample)
 
 
+def ordered(op: Builder, value: ir.Value, order: Order, shape: object) -> ir.Value:
+    """[N, k, ...] -> [N * k, ...], [k * N, ...] or [k, N, ...]."""
+    if order in ("inner", "second"):
+        value = op.Transpose(value, perm=[1, 0, *range(2, len(value.shape))])
+    return value if order == "second" else op.Reshape(value, shape)
+
+
 def delta(case: Single) -> ir.Value:
     """The gradient that arrives at the layer's output: the seed, in the output's own shape."""
-    seed = case.graph.inputs[1]
-    if (
-        seed.shape is not None
-        and case.layer.output.shape is not None
-        and len(seed.shape) == len(case.layer.output.shape)
-    ):
+    seed, output = case.graph.inputs[1], case.layer.output
+    if case.layer.order == "first":
         return seed
-    reshaped = case.op.Reshape(seed, case.op.Shape(case.layer.output))
-    reshaped.shape = case.layer.output.shape
-    return reshaped
+    arranged = ordered(case.op, seed, case.layer.order, case.op.Shape(output))
+    arranged.shape = output.shape
+    return arranged
 
 
 def conv(draw: Draw) -> Single:
@@ -105,6 +111,7 @@ def conv(draw: Draw) -> Single:
         lambda op, x: op.Conv(x, weight, bias, **window, group=group),
         lambda x, w: CONV[x.ndim - 2](padded(x, window["pads"]), w, **options),
         merged=draw.choose(1, 1, 2),
+        order=draw.choose("outer", "inner"),
         known=draw.choose(True, True, False),
     )
 
@@ -145,6 +152,7 @@ def gemm(draw: Draw) -> Single:
         lambda op, x: op.Gemm(x, weight, bias, transB=trans_b, alpha=alpha, beta=2.0),
         lambda x, w: alpha * x @ (w.T if trans_b else w),
         merged=draw.choose(1, 2, 3),
+        order=draw.choose("outer", "inner"),
     )
 
 
@@ -153,7 +161,12 @@ def matmul(draw: Draw) -> Single:
     weight = draw.array(into, out).astype(np.float32)
     between = [draw.int(1, 3) for _ in range(draw.int(0, 2))]
     return single(
-        draw, [*between, into], lambda op, x: op.MatMul(x, weight), lambda x, w: x @ w, merged=draw.choose(1, 2)
+        draw,
+        [*between, into],
+        lambda op, x: op.MatMul(x, weight),
+        lambda x, w: x @ w,
+        merged=draw.choose(1, 2, 3),
+        order=draw.choose("outer", "inner", "second"),
     )
 
 
@@ -172,6 +185,7 @@ def layer_norm(draw: Draw) -> Single:
         lambda op, x: op.LayerNormalization(x, weight, bias),
         lambda x, w: F.layer_norm(x, [4], w),
         merged=draw.choose(1, 2),
+        order=draw.choose("outer", "inner", "second"),
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.autodiff.layers import Layer, is_merged
+from sparsense.autodiff.layers import Layer
+from sparsense.autodiff.samples import samples_first, sum_parts
 from sparsense.autodiff.shapes import all_known, dims, rank
 from sparsense.graph.build import Builder
 
@@ -42,7 +43,7 @@ def gate_sensitivities(op: Builder, layers: Sequence[Layer], deltas: Mapping[ir.
 
 def _is_averaged(layer: Layer) -> bool:
     shape = dims(layer.output)
-    return layer.channel_axis == 1 and len(shape) > 2 and all_known(shape[1:]) and not is_merged(layer)
+    return layer.channel_axis == 1 and len(shape) > 2 and all_known(shape[1:]) and layer.order == "first"
 
 
 def _averaged(op: Builder, layers: Sequence[Layer], deltas: Sequence[ir.Value]) -> list[ir.Value]:
@@ -98,11 +99,6 @@ def _direct(op: Builder, layer: Layer, delta: ir.Value) -> ir.Value:
 
 def sum_positions(op: Builder, layer: Layer, product: ir.Value) -> ir.Value:
     """Sum a product shaped like the layer's output over the positions of each sample, [N, channels]."""
+    product = samples_first(op, product, layer.order)
     total = op.ReduceSum(product, layer.position_axes, keepdims=0) if layer.position_axes else product
-    return op.ReduceSum(unmerge(op, total), [1], keepdims=0) if is_merged(layer) else total
-
-
-def unmerge(op: Builder, value: ir.Value) -> ir.Value:
-    """[N * k, ...] -> [N, k, ...]: the samples of the graph's input, each with its windows or frames."""
-    batch = op.Shape(op.graph.inputs[0], end=1)
-    return op.Reshape(value, op.Concat(batch, np.asarray([-1]), op.Shape(value, start=1), axis=0))
+    return sum_parts(op, total, layer.order)

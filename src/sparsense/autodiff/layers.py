@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.differentiate import ancestors
+from sparsense.autodiff.samples import Order, sample_orders
 from sparsense.autodiff.shapes import dims, rank
 from sparsense.errors import GraphError
 from sparsense.graph.forward import ForwardGraph
@@ -35,6 +36,7 @@ class Layer:
         activation: Its input.
         output: Its output.
         weight: The constant, in the node's own layout.
+        order: How the samples lie in its input and output.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Layer:
     activation: ir.Value
     output: ir.Value
     weight: NDArray[Any]
+    order: Order = "first"
 
     @property
     def bias(self) -> NDArray[Any] | None:
@@ -87,7 +90,18 @@ def weighted_layers(network: ForwardGraph, *, layers: str | Sequence[str] | int 
             f"looking for layers with constant weights: expected some to match {layers!r}, found none; "
             f"layers of this network: {names}"
         )
-    return chosen
+    orders = sample_orders(network, [layer.activation for layer in chosen])
+    return [_ordered(layer, order) for layer, order in zip(chosen, orders, strict=True)]
+
+
+def _ordered(layer: Layer, order: Order) -> Layer:
+    if order == "mixed" or (order == "second" and layer.channel_axis == 1):
+        raise GraphError(
+            f"looking for layers with constant weights: expected the samples of layer {layer.name!r} "
+            f"({layer.node.op_type}) along its first axis, found activations {dims(layer.activation)} that cannot be "
+            "told apart by sample; restrict the head to other layers with layers=..."
+        )
+    return replace(layer, order=order)
 
 
 def _choose(found: list[Layer], layers: Sequence[str] | int | None) -> list[Layer]:
@@ -128,12 +142,3 @@ def as_layer(node: ir.Node, *, scales: bool = False) -> Layer | None:
 
 def _name(node: ir.Node, weight: ir.Value) -> str:
     return (weight.name or node.name or "").removesuffix("_transposed").removesuffix(".weight")
-
-
-def is_merged(layer: Layer) -> bool:
-    """Whether the first axis of a layer holds more than the samples (windows, frames), samples outermost."""
-    graph = layer.node.graph
-    if graph is None or not isinstance(graph, ir.Graph):
-        return False
-    batch = graph.inputs[0].shape
-    return batch is not None and dims(layer.activation)[0] != batch[0]

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.gates import sum_positions
-from sparsense.autodiff.layers import Layer, is_merged
+from sparsense.autodiff.layers import Layer
 from sparsense.autodiff.rules.linear import swap
 from sparsense.autodiff.shapes import dims, rank
-from sparsense.autodiff.weight_gradient import blocks, weight_value, with_weight
+from sparsense.autodiff.weight_gradient import Block, blocks, weight_value, with_weight
 from sparsense.graph.build import Builder
 
 
@@ -24,9 +24,9 @@ def sensitivity_norms(
     """Per-sample p-norms of `w * dL/dw`, or of the gradient alone, over all weights of a layer: [N] for each order.
 
     A layer that sees one position of each sample (fully connected) needs no gradient at all: its sensitivity is an
-    outer product, so that |w * g|_p^p = sum_ij |x_i|^p |w_ij|^p |delta_j|^p. The gradients of others are made in
-    blocks, and only sums of powers are kept. Values are scaled by the root of their number before powers are taken, so
-    that the fifth power of a small sensitivity does not vanish in float32.
+    outer product, |w * g|_p^p = sum_ij |x_i|^p |w_ij|^p |delta_j|^p. The gradients of others are made in blocks, and
+    only sums of powers are kept. Values are scaled by the root of their number before high powers are taken, so that
+    the fifth power of a small sensitivity does not vanish in float32.
 
     Args:
         op: Builder.
@@ -39,22 +39,32 @@ def sensitivity_norms(
         return [_outer_norm(op, layer, delta, float(order), times_weight=times_weight) for order in orders]
     if list(orders) == [2] and not times_weight and _gram_is_cheaper(layer):
         return [_gram_norm(op, layer, delta)]
-    scale = sqrt(layer.weight.size)
-    parts = [op.Mul(part.gradient, part.weight) if times_weight else part.gradient for part in blocks(op, layer, delta)]
-    return [op.Mul(_norm(op, [op.Mul(part, scale) for part in parts], float(order)), 1 / scale) for order in orders]
+    parts = blocks(op, layer, delta)
+    return [
+        _norm(op, parts, float(order), scale=sqrt(layer.weight.size), times_weight=times_weight) for order in orders
+    ]
 
 
 def is_outer(layer: Layer) -> bool:
     """Whether every sample has one position, so that its weight gradient is an outer product."""
-    return layer.node.op_type in ("Gemm", "MatMul") and rank(layer.activation) == 2 and not is_merged(layer)
+    return layer.node.op_type in ("Gemm", "MatMul") and rank(layer.activation) == 2 and layer.order == "first"
 
 
-def _norm(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
+def _norm(op: Builder, parts: Sequence[Block], order: float, *, scale: float, times_weight: bool) -> ir.Value:
+    scale = 1.0 if order in (1, 2, inf) else scale
+    values = [_scaled(op, part, scale, times_weight=times_weight) for part in parts]
     if order == inf:
-        return _total(op.Max, [op.ReduceMax(op.Abs(part), [1, 2], keepdims=0) for part in parts])
+        return _total(op.Max, [op.ReduceMax(op.Abs(value), [1, 2], keepdims=0) for value in values])
     # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
-    sums = [op.ReduceSum(power(op, part, order), [1, 2], keepdims=0) for part in parts]
-    return _root(op, _total(op.Sum, sums), order)
+    sums = [op.ReduceSum(power(op, value, order), [1, 2], keepdims=0) for value in values]
+    root = _root(op, _total(op.Sum, sums), order)
+    return root if scale == 1 else op.Mul(root, 1 / scale)
+
+
+def _scaled(op: Builder, part: Block, scale: float, *, times_weight: bool) -> ir.Value:
+    if times_weight:
+        return op.Mul(part.gradient, part.weight if scale == 1 else op.Mul(part.weight, scale))
+    return part.gradient if scale == 1 else op.Mul(part.gradient, scale)
 
 
 def _total(combine: Callable[..., ir.Value], values: Sequence[ir.Value]) -> ir.Value:
@@ -113,7 +123,7 @@ def _row_sum(op: Builder, value: ir.Value) -> ir.Value:
 
 def _gram_is_cheaper(layer: Layer) -> bool:
     """Products of positions cost P^2 (I + O), the gradient costs P I O."""
-    if layer.node.op_type not in ("Gemm", "MatMul") or rank(layer.output) != 3 or is_merged(layer):
+    if layer.node.op_type not in ("Gemm", "MatMul") or rank(layer.output) != 3 or layer.order != "first":
         return False
     positions, (into, out) = dims(layer.output)[1], layer.weight.shape
     return layer.channel_axis == 2 and isinstance(positions, int) and positions * (into + out) < into * out

@@ -113,7 +113,10 @@ def pad_or_crop(
         stops = [end if end < 0 else np.iinfo(np.int64).max for end in ends]
         value = op.Slice(value, starts, stops, list(axes))
     if max(*begins, *ends) > 0:
-        value = op.Pad(value, [max(pad, 0) for pad in (*begins, *ends)], None, list(axes))
+        # all axes are written out: ONNX Runtime moves a Transpose through a Pad without looking at its `axes` input
+        pads = np.zeros((2, rank(value)), np.int64)
+        pads[:, list(axes)] = np.maximum([list(begins), list(ends)], 0)
+        value = op.Pad(value, pads.reshape(-1))
     return value
 
 

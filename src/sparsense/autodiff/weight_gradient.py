@@ -11,16 +11,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.autodiff.gates import sum_positions, unmerge
-from sparsense.autodiff.layers import SCALES, Layer, is_merged
+from sparsense.autodiff.gates import sum_positions
+from sparsense.autodiff.layers import SCALES, Layer
 from sparsense.autodiff.rule import Call
 from sparsense.autodiff.rules.linear import swap
 from sparsense.autodiff.rules.window import Window
+from sparsense.autodiff.samples import samples_first, sum_parts
 from sparsense.autodiff.shapes import dims, last_axis_order, rank
 from sparsense.autodiff.unfold import patches
 from sparsense.graph.build import Builder
 
-SMALL = 2**16
+SMALL = 2**14
 """Elements up to which the blocks of one layer are joined: fewer nodes; above, each block stays in the cache."""
 
 
@@ -56,8 +57,7 @@ def weight_gradient(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Valu
 def blocks(op: Builder, layer: Layer, delta: ir.Value) -> list[Block]:
     """The gradient in parts, whose rows together are all of it: norms need not hold it at once."""
     parts = _PARTS.get(layer.node.op_type, _scale)(op, layer, delta)
-    if is_merged(layer):
-        parts = [Block(op.ReduceSum(unmerge(op, part.gradient), [1], keepdims=0), part.weight) for part in parts]
+    parts = [Block(sum_parts(op, part.gradient, layer.order), part.weight) for part in parts]
     return [join(op, parts)] if layer.weight.size <= SMALL else parts
 
 
@@ -81,7 +81,8 @@ def weight_value(op: Builder, layer: Layer) -> ir.Value:
 
 
 def _dense(op: Builder, layer: Layer, delta: ir.Value) -> list[Block]:
-    weight, x = weight_value(op, layer), layer.activation
+    weight = weight_value(op, layer)
+    x, delta = (samples_first(op, value, layer.order) for value in (layer.activation, delta))
     if layer.node.op_type == "Gemm":
         alpha = layer.node.attributes.get_float("alpha", 1.0)
         delta = delta if alpha == 1.0 else op.Mul(delta, alpha)

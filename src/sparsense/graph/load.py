@@ -13,6 +13,7 @@ from onnx import external_data_helper, inliner, version_converter
 from sparsense.errors import GraphError, UnsafeFileError
 
 MINIMUM_OPSET = 18  # reductions take their axes as an input from here on: one form for every rule
+WRITTEN_OUT = ("Attention", "MeanVarianceNormalization", "RotaryEmbedding")  # a gradient goes through their parts
 MAXIMUM_BYTES = 2 * 1024**3 - 1  # protobuf's own limit for one message
 
 
@@ -34,7 +35,7 @@ def load_graph(source: str | Path | bytes | onnx.ModelProto, *, maximum_bytes: i
     _check(proto, name)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
-    return ir.from_proto(_raise_opset(proto, name))
+    return ir.from_proto(_write_out(_raise_opset(proto, name)))
 
 
 def _parse(source: str | Path | bytes | onnx.ModelProto, maximum_bytes: int) -> tuple[onnx.ModelProto, str]:
@@ -110,6 +111,14 @@ def _check(proto: onnx.ModelProto, name: str) -> None:
     except onnx.checker.ValidationError as error:
         first = str(error).strip().splitlines()[0]
         raise GraphError(f"checking {name}: expected a valid ONNX model, found: {first}") from error
+
+
+def _write_out(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace operators that are made of others by their parts, as ONNX defines them."""
+    if not any(node.op_type in WRITTEN_OUT and node.domain in ("", "ai.onnx") for node in proto.graph.node):
+        return proto
+    names = [("", op_type) for op_type in WRITTEN_OUT]
+    return inliner.inline_selected_functions(proto, names, inline_schema_functions=True)
 
 
 def default_opset(proto: onnx.ModelProto) -> int:

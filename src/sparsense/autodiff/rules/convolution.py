@@ -187,7 +187,8 @@ def _fit(op: Builder, value: ir.Value, like: ir.Value) -> ir.Value:
         return pad_or_crop(op, value, axes, [0] * len(axes), missing)
     shape, none = op.Shape(like, start=2), np.zeros(len(axes), np.int64)
     lacking = op.Max(op.Sub(shape, op.Shape(value, start=2)), none)
-    return op.Slice(op.Pad(value, op.Concat(none, lacking, axis=0), None, axes), none, shape, axes)
+    before = np.zeros(rank(like) + 2, np.int64)
+    return op.Slice(op.Pad(value, op.Concat(before, lacking, axis=0)), none, shape, axes)
 
 
 def scatter_windows(op: Builder, delta: ir.Value, like: ir.Value, window: Window) -> ir.Value:

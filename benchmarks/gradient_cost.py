@@ -1,0 +1,179 @@
+"""What per-sample sensitivities cost over the plain forward pass, in ONNX Runtime, one thread, interleaved rounds.
+
+python benchmarks/gradient_cost.py [--network NAME ...] [--batch 1 8] [--rounds 20] [--torch] [--out gradient_cost.json]
+
+Per round every variant runs once, in turn; the ratio to the plain forward pass is taken within the round, and its
+median and quartiles are printed, with the ratio of the best times. `gates`: gate sensitivities of all layers;
+`weights`: |w * dL/dw| of all layers; `last`: of the last quarter of the layers. With --torch also a loop of backward
+passes and vmap(grad). Absolute times of a shared machine mean little; ratios of the same rounds do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from families import FAMILIES, basic, bottleneck, conv, head, make
+from torch import nn
+
+from sparsense.autodiff import differentiate, gate_sensitivities, weighted_layers
+from sparsense.autodiff.norms import sensitivity_norms
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
+from sparsense.graph.run import with_outputs
+from sparsense.networks import NETWORKS
+from sparsense.networks.network import Network
+from sparsense.to_onnx import export_forward
+
+Call = Callable[[], object]
+
+
+def resnet18() -> nn.Module:
+    """At full width, for images of 224 x 224."""
+    widths = (
+        (64, 64, 1),
+        (64, 64, 1),
+        (64, 128, 2),
+        (128, 128, 1),
+        (128, 256, 2),
+        (256, 256, 1),
+        (256, 512, 2),
+        (512, 512, 1),
+    )
+    return nn.Sequential(
+        conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), *(basic(*width) for width in widths), *head(512, 1000)
+    )
+
+
+def resnet50() -> nn.Module:
+    """At full width, for images of 224 x 224."""
+    blocks, width = [], 64
+    for middle, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for index in range(count):
+            blocks.append(bottleneck(width, middle, 4 * middle, stride if index == 0 else 1))
+            width = 4 * middle
+    return nn.Sequential(conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), *blocks, *head(width, 1000))
+
+
+FULL = {"resnet18_full": resnet18, "resnet50_full": resnet50}
+
+
+def module_of(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """A family of `families.py`, or a registered network with random weights."""
+    if name in FAMILIES:
+        return make(name)
+    torch.manual_seed(0)
+    if name in FULL:
+        return FULL[name]().eval(), (3, 224, 224)
+    module = NETWORKS[name]().eval()
+    return module, tuple(getattr(module, "input_shape", (3, 32, 32)))
+
+
+def forward_of(module: nn.Module, shape: tuple[int, ...]) -> ForwardGraph:
+    preprocessing = Preprocessing(layout="ND" if len(shape) == 1 else "NCHW", dtype="float32", scale=1.0)
+    exported = export_forward(Network(module, preprocessing, shape, source="benchmark"))
+    return forward_graph(load_graph(exported), preprocessing)
+
+
+def variants(network: ForwardGraph) -> tuple[dict[str, Sequence[ir.Value]], float]:
+    """The values of every variant, and the seconds that building all of them took."""
+    started, op, layers = perf_counter(), network.op, weighted_layers(network)
+    top = op.ReduceMax(network.output, [1], keepdims=1)
+    seed = op.Cast(op.Equal(network.output, top), to=int(ir.DataType.FLOAT))
+    deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
+    gates = gate_sensitivities(op, layers, deltas)
+    norms = [sensitivity_norms(op, layer, deltas[layer.output])[0] for layer in layers]
+    quarter = max(len(layers) // 4, 1)
+    chosen = {"forward": [network.output], "gates": gates, "weights": norms, "last": norms[-quarter:]}
+    return chosen, perf_counter() - started
+
+
+def in_torch(module: nn.Module, inputs: np.ndarray) -> dict[str, Call]:
+    """The same sensitivities by backward passes and by vmap(grad)."""
+    weights = {name: w.detach() for name, w in module.named_parameters() if w.ndim > 1}
+    batch = torch.tensor(inputs)
+
+    def top(parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(module, parameters, (x[None],)).max()
+
+    def norms(gradients: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [(weights[name] * g).flatten(g.ndim - weights[name].ndim).norm(dim=-1) for name, g in gradients.items()]
+
+    one = torch.func.grad(top)
+    return {
+        "torch forward": lambda: module(batch),
+        "torch loop": lambda: [norms(one(weights, x)) for x in batch],
+        "torch vmap": lambda: norms(torch.func.vmap(one, in_dims=(None, 0))(weights, batch)),
+    }
+
+
+def race(calls: dict[str, Call], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of every call in every round, in turn."""
+    for call in calls.values():
+        call(), call()
+    times = {name: np.zeros(rounds) for name in calls}
+    for turn in range(rounds):
+        for name, call in calls.items():
+            started = perf_counter()
+            call()
+            times[name][turn] = perf_counter() - started
+    return times
+
+
+def file_bytes(network: ForwardGraph, outputs: Sequence[ir.Value]) -> int:
+    return len(ir.to_proto(with_outputs(network.model, outputs)).SerializeToString())
+
+
+def rows_of(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    module, shape = module_of(name)
+    network = forward_of(module, shape)
+    plain = len(ir.to_proto(network.model).SerializeToString())
+    values, seconds = variants(network)
+    sessions = {kind: Session(network.model, outputs, threads=1) for kind, outputs in values.items()}
+    grown = {
+        kind: len(ir.to_proto(with_outputs(network.model, v)).SerializeToString()) / plain for kind, v in values.items()
+    }
+    print(f"{name}: {plain / 1e3:.0f} kB, all variants built in {seconds:.2f} s")
+    rows = []
+    for batch in options.batch:
+        inputs = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
+        calls: dict[str, Call] = {kind: partial(session, inputs) for kind, session in sessions.items()}
+        times = race(calls | (in_torch(module, inputs) if options.torch else {}), options.rounds)
+        for kind, taken in times.items():
+            low, middle, high = np.quantile(taken / times["forward"], [0.25, 0.5, 0.75])
+            best = taken.min() / times["forward"].min()
+            size = grown.get(kind, 1.0)
+            print(
+                f"  batch {batch:3} {kind:14} {middle:6.2f} [{low:.2f}, {high:.2f}]  best {best:5.2f}"
+                f"  {taken.min() * 1e3:9.3f} ms  file x{size:.3f}",
+                flush=True,
+            )
+            row = {"network": name, "batch": batch, "variant": kind, "median": middle, "quartiles": [low, high]}
+            rows.append(row | {"best": best, "milliseconds": taken.min() * 1e3, "file": size, "build_seconds": seconds})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", nargs="*", default=["cifar_resnet20", "mobilenet_v2", "vit"])
+    parser.add_argument("--batch", nargs="*", type=int, default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--out")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row for name in options.network for row in rows_of(name, options)]
+    if options.out:
+        Path(options.out).write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
