@@ -17,6 +17,9 @@ from sparsense.autodiff.shapes import dims, rank
 from sparsense.autodiff.weight_gradient import Block, blocks, weight_value, with_weight
 from sparsense.graph.build import Builder
 
+SAFE = 5
+"""Highest order whose powers stay in the range of float32 for any sensitivity that occurs, once scaled."""
+
 
 def sensitivity_norms(
     op: Builder, layer: Layer, delta: ir.Value, orders: Sequence[float] = (2,), *, times_weight: bool = True
@@ -25,8 +28,8 @@ def sensitivity_norms(
 
     A layer that sees one position of each sample (fully connected) needs no gradient at all: its sensitivity is an
     outer product, |w * g|_p^p = sum_ij |x_i|^p |w_ij|^p |delta_j|^p. The gradients of others are made in blocks, and
-    only sums of powers are kept. Values are scaled by the root of their number before high powers are taken, so that
-    the fifth power of a small sensitivity does not vanish in float32.
+    only sums of powers are kept. Before high powers are taken, values are scaled by the root of their number or, for
+    orders above 5, by their largest, so that the power of a small sensitivity does not vanish in float32.
 
     Args:
         op: Builder.
@@ -39,10 +42,9 @@ def sensitivity_norms(
         return [_outer_norm(op, layer, delta, float(order), times_weight=times_weight) for order in orders]
     if list(orders) == [2] and not times_weight and _gram_is_cheaper(layer):
         return [_gram_norm(op, layer, delta)]
-    parts = blocks(op, layer, delta)
-    return [
-        _norm(op, parts, float(order), scale=sqrt(layer.weight.size), times_weight=times_weight) for order in orders
-    ]
+    scale = max(power_scale(order, layer.weight.size) for order in orders)
+    values = [_scaled(op, part, scale, times_weight=times_weight) for part in blocks(op, layer, delta)]
+    return [p_norm(op, values, order, scale=scale) for order in orders]
 
 
 def is_outer(layer: Layer) -> bool:
@@ -50,15 +52,47 @@ def is_outer(layer: Layer) -> bool:
     return layer.node.op_type in ("Gemm", "MatMul") and rank(layer.activation) == 2 and layer.order == "first"
 
 
-def _norm(op: Builder, parts: Sequence[Block], order: float, *, scale: float, times_weight: bool) -> ir.Value:
-    scale = 1.0 if order in (1, 2, inf) else scale
-    values = [_scaled(op, part, scale, times_weight=times_weight) for part in parts]
-    if order == inf:
-        return _total(op.Max, [op.ReduceMax(op.Abs(value), [1, 2], keepdims=0) for value in values])
-    # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
-    sums = [op.ReduceSum(power(op, value, order), [1, 2], keepdims=0) for value in values]
-    root = _root(op, _total(op.Sum, sums), order)
+def p_norm(op: Builder, parts: Sequence[ir.Value], order: float, *, scale: float = 1.0) -> ir.Value:
+    """The p-norm of all numbers of each sample, [N].
+
+    Args:
+        op: Builder.
+        parts: Together the numbers, [N, ...] each, multiplied with `scale`.
+        order: At least 1; `inf` for the largest magnitude.
+        scale: What the norm is divided by, such as `power_scale` gives it.
+    """
+    root = _norm_by_largest(op, parts, order) if order > SAFE else _norm_of_powers(op, parts, order)
     return root if scale == 1 else op.Mul(root, 1 / scale)
+
+
+def power_scale(order: float, count: int) -> float:
+    """What to multiply `count` numbers with so that neither their powers nor the sums leave float32."""
+    return sqrt(count) if order not in (1, 2) and order <= SAFE else 1.0
+
+
+def _norm_of_powers(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
+    # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
+    sums = [op.ReduceSum(power(op, value, order), _all_but_first(value), keepdims=0) for value in parts]
+    return _root(op, _total(op.Sum, sums), order)
+
+
+def _norm_by_largest(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
+    """Each part is divided by its largest magnitude before the power is taken; of the parts' norms again the norm."""
+    largest = [op.ReduceMax(op.Abs(value), _all_but_first(value), keepdims=0) for value in parts]
+    if order == inf:
+        return _total(op.Max, largest)
+    found = []
+    for value, peak in zip(parts, largest, strict=True):
+        safe = op.Max(peak, float(np.finfo(np.float32).tiny))
+        relative = op.Div(value, op.Unsqueeze(safe, _all_but_first(value)))
+        found.append(op.Mul(peak, _norm_of_powers(op, [relative], order)))
+    if len(found) == 1:
+        return found[0]
+    return _norm_by_largest(op, [op.Concat(*(op.Unsqueeze(norm, [1]) for norm in found), axis=1)], order)
+
+
+def _all_but_first(value: ir.Value) -> list[int]:
+    return list(range(1, rank(value)))
 
 
 def _scaled(op: Builder, part: Block, scale: float, *, times_weight: bool) -> ir.Value:
