@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,23 @@ class Detection:
         p_value: float32 `[N]` in (0, 1]: how rarely an in-distribution input scores at least as high.
         is_anomaly: bool `[N]`, score > threshold.
         output: What the network itself answers: logits `[N, K]`, or the reconstruction.
+        explanation: Contributions to the score, `[N, P]`, when asked for; what they belong to is in the card.
+        explanation_map: Where in the image the score comes from, `[N, H, W]`, when asked for.
     """
 
     score: NDArray[np.float32]
     p_value: NDArray[np.float32]
     is_anomaly: NDArray[np.bool_]
     output: NDArray[np.float32]
+    explanation: NDArray[np.float32] | None = None
+    explanation_map: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
 
 
-OUTPUTS = [field.name for field in fields(Detection)]
+OUTPUTS = ["score", "p_value", "is_anomaly", "output"]
+EXPLANATIONS = ["explanation", "explanation_map"]
 
 
 class ExportedDetector:
@@ -82,12 +87,16 @@ class ExportedDetector:
             raise ValueError(f"micro_batch must be at least 1; got {micro_batch}")
         self.path, self.micro_batch = Path(path), micro_batch
         self._session = _open(self.path, providers, threads)
+        self._options = ort.RunOptions()
+        self._options.only_execute_path_to_fetches = True  # explanations that nobody asks for cost nothing
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.card = _read_card(self.path, self.metadata)
         _check_interface(self.path, self._session)
         value = self._session.get_inputs()[0]
         self.dtype = DTYPES[value.type]
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
+        present = {output.name for output in self._session.get_outputs()}
+        self.explanations = [name for name in EXPLANATIONS if name in present]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -106,41 +115,72 @@ class ExportedDetector:
 
     @property
     def threshold(self) -> float:
-        """The calibrated threshold, used when a call gives none."""
+        """The calibrated threshold, used when a call gives none; that of all samples where each class has its own."""
         return float(self.card["calibration"]["threshold"])
 
-    def __call__(self, inputs: NDArray[Any], threshold: float | None = None) -> Detection:
+    @property
+    def class_thresholds(self) -> NDArray[np.float64] | None:
+        """The threshold of each predicted class, `[K]`; None when there is one for all."""
+        rows = self.card["calibration"].get("classes")
+        return None if rows is None else np.array([row["threshold"] for row in rows])
+
+    def __call__(
+        self, inputs: NDArray[Any], threshold: float | NDArray[Any] | None = None, *, explain: bool = False
+    ) -> Detection:
         """Score a batch of any size.
 
         Args:
             inputs: `[N, *input_shape]` of the detector's dtype; a memory-mapped array is read piece by piece.
-            threshold: Replaces the calibrated threshold in this call.
+            threshold: Replaces the calibrated threshold in this call; where each class has its own, one number for
+                all of them or `[K]`.
+            explain: Also give the explanations of a detector that was attached with them; they cost extra time.
 
         Returns:
             One row per input, none for an empty batch. A row does not depend on the other inputs.
 
         Raises:
-            InputError: Another type, dtype or shape; NaN or infinity; a threshold that is not a number.
+            InputError: Another type, dtype or shape; NaN or infinity; a threshold that is not a number; explanations
+                that the file does not have.
         """
         self._check(inputs)
-        feed = {} if threshold is None else {"threshold": _scalar(threshold)}
+        if explain and not self.explanations:
+            raise InputError(f"{self.path.name} has no explanations: attach the head again, and ask for them (explain)")
+        names = [*OUTPUTS, *(self.explanations if explain else [])]
+        feed = {} if threshold is None else {"threshold": self._threshold(threshold)}
         starts = range(0, len(inputs), self.micro_batch)
-        batches = [self._run(inputs, start, feed) for start in starts] or [self._nothing()]
-        return Detection(*(np.concatenate(column) for column in zip(*batches, strict=True)))
+        batches = [self._run(names, inputs, start, feed) for start in starts] or [self._nothing(names)]
+        columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+        return Detection(**dict(zip(names, columns, strict=True)))
 
-    def _run(self, inputs: NDArray[Any], start: int, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def _run(
+        self, names: list[str], inputs: NDArray[Any], start: int, feed: dict[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
         batch = np.ascontiguousarray(inputs[start : start + self.micro_batch])
         if batch.dtype.kind == "f":
             _check_finite(batch, start)
-        outputs: list[NDArray[Any]] = self._session.run(OUTPUTS, {"input": batch, **feed})
+        outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, self._options)
         return outputs
 
-    def _nothing(self) -> list[NDArray[Any]]:
+    def _nothing(self, names: list[str]) -> list[NDArray[Any]]:
         """The outputs for no inputs; convolutions refuse an empty batch, so the session is not asked."""
         found = {value.name: value for value in self._session.get_outputs()}
-        dtypes = (np.float32, np.float32, np.bool_, np.float32)
-        shapes = ([s if isinstance(s, int) else 0 for s in found[name].shape[1:]] for name in OUTPUTS)
-        return [np.empty((0, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+        shapes = ([s if isinstance(s, int) else 0 for s in found[name].shape[1:]] for name in names)
+        return [
+            np.empty((0, *shape), np.bool_ if name == "is_anomaly" else np.float32)
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+
+    def _threshold(self, threshold: float | NDArray[Any]) -> NDArray[np.float32]:
+        """A number, or one per class, in the shape that the file takes."""
+        if np.isnan(threshold).any():
+            raise InputError("the threshold is NaN: it must be a number, or infinity for 'never'")
+        values = {value.name: value for value in self._session.get_overridable_initializers()}
+        shape = tuple(values["threshold"].shape)
+        if np.ndim(threshold) and np.shape(threshold) != shape:
+            raise InputError(
+                f"{self.path.name} takes a threshold of shape {_shape(shape)}; got {_shape(np.shape(threshold))}"
+            )
+        return np.broadcast_to(np.asarray(threshold, np.float32), shape).copy()
 
     def _check(self, inputs: object) -> None:
         wanted = f"{self.path.name} takes {self.takes}"
@@ -221,12 +261,6 @@ def _check_finite(batch: NDArray[Any], start: int) -> None:
     good = np.isfinite(batch.reshape(len(batch), -1)).all(axis=1)
     if not good.all():
         raise InputError(f"input {start + int(np.argmin(good))} holds NaN or infinity: clean or drop it first")
-
-
-def _scalar(threshold: float) -> NDArray[np.float32]:
-    if np.isnan(threshold):
-        raise InputError("the threshold is NaN: it must be a number, or infinity for 'never'")
-    return np.asarray(threshold, np.float32)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

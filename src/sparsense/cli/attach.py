@@ -11,6 +11,7 @@ import typer
 
 from sparsense.cli.app import app
 from sparsense.cli.progress import progress
+from sparsense.cli.promise import promise
 from sparsense.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,16 +76,8 @@ def attach(
         )
     if not quiet:
         found = card["calibration"]
-        typer.echo(f"{head} fitted on {len(fit):,}, calibrated on {found['n']:,}: {_promise(found)}", err=True)
+        typer.echo(f"{head} fitted on {len(fit):,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
     typer.echo(output)
-
-
-def _promise(calibration: dict[str, Any]) -> str:
-    low, high = calibration["interval"]
-    return (
-        f"threshold {calibration['threshold']:.6g} for {calibration['rate']:.2%} false alarms "
-        f"(95 % of such thresholds realise {low:.2%} to {high:.2%})"
-    )
 
 
 def _head_options(head: str, assignments: list[str]) -> dict[str, Any]:

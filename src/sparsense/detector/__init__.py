@@ -3,11 +3,13 @@
 from sparsense.detector.attach import attach_to_file
 from sparsense.detector.close import calibrated, p_value
 from sparsense.detector.file import PARITY_KEY, parity_inputs, verify, write_detector
-from sparsense.detector.fit import Progress, Scored, fit_head, silent
+from sparsense.detector.fit import HeldOut, Progress, Scored, fit_head, silent
 from sparsense.detector.groups import group_scores
+from sparsense.detector.recalibrate import recalibrate
 
 __all__ = [
     "PARITY_KEY",
+    "HeldOut",
     "Progress",
     "Scored",
     "attach_to_file",
@@ -16,6 +18,7 @@ __all__ = [
     "group_scores",
     "p_value",
     "parity_inputs",
+    "recalibrate",
     "silent",
     "verify",
     "write_detector",

@@ -8,60 +8,140 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.autodiff.shapes import dims
 from sparsense.calibrate import Calibration, calibrate
-from sparsense.detector.fit import Scored
+from sparsense.class_calibration import ClassCalibration, PerClass, calibrate_by_class
+from sparsense.detector.fit import HeldOut, Scored
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 
 Array = NDArray[Any]
+SCORES, CLASSES = "sparsense.calibration_scores", "sparsense.calibration_classes"
+"""Names of the initializers that hold what the threshold was made from."""
 
 
-def calibrated(scored: Scored, scores: Array, rate: float) -> tuple[ir.Model, Calibration]:
+def calibrated(
+    scored: Scored, held_out: HeldOut | Array, rate: float, *, per_class: PerClass = "no"
+) -> tuple[ir.Model, Calibration]:
     """Close the graph: score, p-value, decision and the network's output, for an asked false-alarm rate.
 
     Args:
         scored: A network with a fitted head.
-        scores: Scores of held-out in-distribution inputs, `[n]`.
+        held_out: Scores of held-out in-distribution inputs, `[n]`; with the classes predicted for them
+            (`scored.judge(inputs)`) where thresholds are per class.
         rate: Asked false-alarm rate.
+        per_class: `no`: one threshold. `strict`: one per predicted class. `pool`: the same, but classes with too few
+            samples share the one of all.
 
     Returns:
         A model with inputs `input` and `threshold` (which has a default) and outputs `score`, `p_value`,
-        `is_anomaly`, `output`; and the calibration.
+        `is_anomaly`, `output`, and `explanation`, `explanation_map` where the head was asked to explain itself; and the
+        calibration, a `ClassCalibration` where thresholds are per class.
     """
+    held_out = held_out if isinstance(held_out, HeldOut) else HeldOut(np.asarray(held_out))
+    network = scored.network.copy()
+    graph = network.model.graph
+    values = {output.name: output for node in graph for output in node.outputs}
+    found = calibration_of(held_out, rate, per_class=per_class, output=network.output, head=scored.head.name)
+    score = values[scored.score.name]
+    outputs = verdict(network.op, score, network.output, found, held_out)
+    outputs |= {name: values[value.name] for name, value in scored.explanations.items()}
+    declare(network.op, outputs)
+    return network.model, found
+
+
+def calibration_of(
+    held_out: HeldOut, rate: float, *, per_class: PerClass, output: ir.Value, head: str
+) -> Calibration | ClassCalibration:
+    """The threshold or thresholds for an asked rate.
+
+    Raises:
+        CalibrationError: Scores that are not finite, too few of them, or no classes to tell apart.
+    """
+    scores = held_out.scores
     if not np.isfinite(scores).all():
         raise CalibrationError(
-            f"calibrating head {scored.head.name!r}: {(~np.isfinite(scores)).sum()} of {len(scores)} scores are NaN or "
+            f"calibrating head {head!r}: {(~np.isfinite(scores)).sum()} of {len(scores)} scores are NaN or "
             "infinite; check the calibration data"
         )
-    calibration = calibrate(scores, rate)
-    network = scored.network.copy()
-    graph, op = network.model.graph, network.op
-    score = next(output for node in graph for output in node.outputs if output.name == scored.score.name)
-    threshold = _threshold(graph, calibration.threshold)
-    outputs = {
+    if per_class == "no":
+        return calibrate(scores, rate)
+    count = dims(output)[1] if len(dims(output)) == 2 else None
+    if held_out.classes is None or not isinstance(count, int):
+        raise CalibrationError(
+            f"calibrating head {head!r} class by class: expected a classifier with a known number of classes and the "
+            f"class predicted for every calibration input, found an output {dims(output)}; calibrate all together"
+        )
+    return calibrate_by_class(scores, held_out.classes, rate, classes=count, pool=per_class == "pool")
+
+
+def verdict(
+    op: Builder, score: ir.Value, output: ir.Value, found: Calibration, held_out: HeldOut
+) -> dict[str, ir.Value]:
+    """Add the nodes behind a score; the outputs by name, in order."""
+    order = np.argsort(held_out.scores, kind="stable")
+    table = op.constant(held_out.scores[order].astype(np.float32), SCORES)
+    if isinstance(found, ClassCalibration) and held_out.classes is not None:
+        predicted = op.ArgMax(output, axis=1, keepdims=0)
+        threshold = op.Gather(_threshold(op.graph, found.thresholds), predicted, axis=0)
+        classes = op.constant(held_out.classes[order].astype(np.int64), CLASSES)
+        p = class_p_value(op, (score, predicted), (table, classes), np.array(found.pooled))
+    else:
+        threshold = _threshold(op.graph, np.asarray(found.threshold))
+        p = p_value(op, score, table)
+    return {
         "score": op.Identity(score),
-        "p_value": p_value(op, score, np.sort(scores).astype(np.float32)),
+        "p_value": p,
         "is_anomaly": op.Not(op.LessOrEqual(score, threshold)),  # so that a score that is not a number is one
-        "output": op.Identity(network.output) if network.output.name != "output" else network.output,
+        "output": op.Identity(output) if output.name != "output" else output,
     }
+
+
+def declare(op: Builder, outputs: dict[str, ir.Value]) -> None:
+    """Make values the graph's outputs, under their names."""
     for name, value in outputs.items():
         value.name = name
         value.shape = ir.Shape(["N", *list(value.shape or ["N"])[1:]])
-    graph.outputs[:] = list(outputs.values())
-    return network.model, calibration
+    op.graph.outputs[:] = list(outputs.values())
 
 
-def _threshold(graph: ir.Graph, default: float) -> ir.Value:
-    """An initializer that is also an input: a caller may give another one."""
-    value = ir.Value(name="threshold", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
-    value.const_value = ir.tensor(np.asarray(default, np.float32), name="threshold")
+def _threshold(graph: ir.Graph, default: Array) -> ir.Value:
+    """An initializer that is also an input: a caller may give another one. A scalar, or one per class [K]."""
+    value = ir.Value(name="threshold", shape=ir.Shape(default.shape), type=ir.TensorType(ir.DataType.FLOAT))
+    value.const_value = ir.tensor(default.astype(np.float32), name="threshold")
     graph.inputs.append(value)
     graph.register_initializer(value)
     return value
 
 
-def p_value(op: Builder, score: ir.Value, calibration: NDArray[np.float32]) -> ir.Value:
-    """(1 + #{calibration >= score}) / (n + 1) for scores [N], against sorted calibration scores [n]."""
-    exceeded = op.GreaterOrEqual(calibration[None, :], op.Unsqueeze(score, [1]))
-    count = op.ReduceSum(op.Cast(exceeded, to=int(ir.DataType.FLOAT)), [1], keepdims=0)
-    return op.Mul(op.Add(count, 1.0), 1 / (len(calibration) + 1))
+def p_value(op: Builder, score: ir.Value, calibration: ir.Value | Array) -> ir.Value:
+    """(1 + #{calibration >= score}) / (n + 1) for scores [N], against calibration scores [n]."""
+    exceeded = op.GreaterOrEqual(calibration, op.Unsqueeze(score, [1]))
+    return op.Mul(op.Add(_count(op, exceeded), 1.0), 1 / (_length(calibration) + 1))
+
+
+def class_p_value(
+    op: Builder, judged: tuple[ir.Value, ir.Value], calibration: tuple[ir.Value, ir.Value], pooled: NDArray[np.bool_]
+) -> ir.Value:
+    """The same among calibration inputs of the same predicted class, or among all for classes that are pooled.
+
+    Args:
+        op: Builder.
+        judged: Scores [N] and predicted classes [N].
+        calibration: Scores [n] and predicted classes [n].
+        pooled: Which classes are judged by all, [K].
+    """
+    (score, predicted), (scores, classes) = judged, calibration
+    alike = op.Equal(classes, op.Unsqueeze(predicted, [1]))
+    peers = op.Or(alike, op.Unsqueeze(op.Gather(pooled, predicted, axis=0), [1]))
+    exceeded = op.And(peers, op.GreaterOrEqual(scores, op.Unsqueeze(score, [1])))
+    return op.Div(op.Add(_count(op, exceeded), 1.0), op.Add(_count(op, peers), 1.0))
+
+
+def _count(op: Builder, condition: ir.Value) -> ir.Value:
+    """How many of [N, n] hold, [N]."""
+    return op.ReduceSum(op.Cast(condition, to=int(ir.DataType.FLOAT)), [1], keepdims=0)
+
+
+def _length(calibration: ir.Value | Array) -> int:
+    return len(calibration) if isinstance(calibration, np.ndarray) else int(dims(calibration)[0])

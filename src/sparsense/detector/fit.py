@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,17 +27,43 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a detector said about held-out in-distribution inputs: scores `[n]`, and predicted classes `[n]`."""
+
+    scores: Array
+    classes: Array | None = None
+
+
+@dataclass(frozen=True)
 class Scored:
-    """A network with a fitted head: the graph gives scores, but knows no threshold yet."""
+    """A network with a fitted head: the graph gives scores, but knows no threshold yet.
+
+    Attributes:
+        network: Owned by this object.
+        head: Fitted.
+        score: `[N]`.
+        observed: What the head looks at, `[N, D]`.
+        explanations: Output name -> value, once `explained` was called.
+    """
 
     network: ForwardGraph
     head: Head
     score: ir.Value
+    observed: ir.Value | None = None
+    explanations: Mapping[str, ir.Value] = field(default_factory=dict)
 
     def scores(self, inputs: Array, *, batch_size: int = 64) -> Array:
         """Scores [N] of inputs as the detector takes them."""
         batches = stream(self.network.model, [self.score], inputs, batch_size=batch_size)
         return np.concatenate([batch[0] for batch in batches])
+
+    def judge(self, inputs: Array, *, batch_size: int = 64) -> HeldOut:
+        """Scores and, of a classifier, the predicted classes of inputs as the detector takes them."""
+        if self.network.task != "classifier":
+            return HeldOut(self.scores(inputs, batch_size=batch_size))
+        batches = stream(self.network.model, [self.score, self.network.output], inputs, batch_size=batch_size)
+        scores, classes = zip(*((score, output.argmax(1)) for score, output in batches), strict=True)
+        return HeldOut(np.concatenate(scores), np.concatenate(classes))
 
 
 @dataclass(frozen=True)
@@ -103,4 +129,4 @@ def fit_head(
         raise ExportError(
             f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
         )
-    return Scored(network, head, score)
+    return Scored(network, head, score, observed)

@@ -1,0 +1,164 @@
+"""Another threshold for a finished detector: from the user's own data, or from what the file remembers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from sparsense.class_calibration import PerClass
+from sparsense.detector.close import CLASSES, SCORES, calibration_of, declare, verdict
+from sparsense.detector.file import PARITY_KEY, write_detector
+from sparsense.detector.fit import HeldOut
+from sparsense.errors import CalibrationError, InputError
+from sparsense.graph.build import Builder
+from sparsense.graph.load import load_graph
+from sparsense.parity import Parity
+from sparsense.runtime import EXPLANATIONS, ExportedDetector
+
+Array = NDArray[Any]
+
+
+def recalibrate(
+    path: str | Path,
+    inputs: Iterable[Array] | None = None,
+    *,
+    name: str = "own data",
+    rate: float | None = None,
+    per_class: PerClass | None = None,
+    output: str | Path | None = None,
+) -> dict[str, Any]:
+    """Give a detector another threshold and table of p-values; its scores stay as they are, and proven.
+
+    Args:
+        path: A detector file.
+        inputs: Batches of in-distribution inputs of the user's own, as the detector takes them; none of them may have
+            been used to fit the head. None: the scores that the file was calibrated with before, for another rate.
+        name: What the card calls the inputs.
+        rate: Asked false-alarm rate; None: as before.
+        per_class: A threshold for each predicted class; see `calibrated`. None: as before.
+        output: Where to write; None: in the place of the old file, which stays as it was if anything fails.
+
+    Returns:
+        The new card. `calibration` is new, `data.calibration` says what from, `recalibrated` lists what was before.
+
+    Raises:
+        CalibrationError: Too few inputs for the rate, or scores that are not finite.
+        InputError: No detector; inputs that it does not take; no stored scores where they are needed.
+        ExportError: The new file does not give the scores of the oracle; nothing was written.
+
+    Example:
+        >>> recalibrate("missing.onnx", rate=0.01)
+        Traceback (most recent call last):
+        ...
+        sparsense.errors.InputError: detector file missing.onnx does not exist
+    """
+    detector = ExportedDetector(path)
+    model = load_graph(path)
+    held_out, data = _stored(model, detector) if inputs is None else _scored(detector, inputs, name)
+    before = detector.card["calibration"]
+    op, score, answer, explanations = _reopened(model)
+    found = calibration_of(
+        held_out,
+        float(before["rate"]) if rate is None else rate,
+        per_class=_per_class(before) if per_class is None else per_class,
+        output=answer,
+        head=str(detector.card.get("head", detector.path.name)),
+    )
+    declare(op, {**verdict(op, score, answer, found, held_out), **explanations})
+    card = _card(detector.card, found.to_dict(), data)
+    write_detector(model, Path(output or path), card=card, parity=_parity(detector))
+    return card
+
+
+def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> tuple[HeldOut, dict[str, Any]]:
+    """Scores of the user's inputs, and what the card says about them."""
+    digest, scores, classes = hashlib.sha256(), [], []
+    for batch in inputs:
+        found = detector(batch)
+        digest.update(np.ascontiguousarray(batch).data)
+        scores.append(found.score)
+        classes.append(found.output.argmax(1) if found.output.ndim == 2 else np.zeros(len(found), np.int64))
+    if not scores:
+        raise CalibrationError(f"recalibrating {detector.path}: expected inputs, found none", needed=1)
+    held_out = HeldOut(np.concatenate(scores), np.concatenate(classes))
+    return held_out, {"name": name, "count": len(held_out.scores), "sha256": digest.hexdigest()}
+
+
+def _stored(model: ir.Model, detector: ExportedDetector) -> tuple[HeldOut, dict[str, Any] | None]:
+    """What the file remembers of its calibration; the card knows already where it came from."""
+    constants = model.graph.initializers
+    if SCORES not in constants:
+        raise InputError(
+            f"recalibrating {detector.path}: the file does not hold the scores that it was calibrated with; give "
+            "in-distribution inputs"
+        )
+    classes = _array(constants[CLASSES]) if CLASSES in constants else None
+    return HeldOut(_array(constants[SCORES]), classes), None
+
+
+def _array(value: ir.Value) -> Array:
+    if value.const_value is None:
+        raise InputError(f"reading a detector: the constant {value.name!r} has no value")
+    return value.const_value.numpy()
+
+
+def _reopened(model: ir.Model) -> tuple[Builder, ir.Value, ir.Value, dict[str, ir.Value]]:
+    """Take away what comes behind score and output: builder, score, output and explanations."""
+    graph = model.graph
+    named = {str(value.name): value for value in graph.outputs}
+    score, answer = named["score"], named["output"]
+    explanations = {name: named[name] for name in EXPLANATIONS if name in named}
+    graph.outputs[:] = [score, answer, *explanations.values()]
+    common.RemoveUnusedNodesPass()(model)
+    for value in [value for value in graph.inputs if value.name == "threshold"]:
+        graph.inputs.remove(value)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+    source = score.producer()
+    if source is not None and source.op_type == "Identity" and source.inputs[0] is not None:
+        score = source.inputs[0]  # the old output's Identity would keep its name
+        graph.outputs[:] = [answer, *explanations.values()]
+        graph.remove(source, safe=False)
+    return Builder(graph), score, answer, explanations
+
+
+def _per_class(before: Mapping[str, Any]) -> PerClass:
+    if "classes" not in before:
+        return "no"
+    return "pool" if any(row["pooled"] for row in before["classes"]) else "strict"
+
+
+def _card(card: Mapping[str, Any], calibration: dict[str, Any], data: dict[str, Any] | None) -> dict[str, Any]:
+    """The card with the new calibration in the place of the old one, which joins the history."""
+    sets = dict(card.get("data") or {})
+    entry = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "before": {key: value for key, value in card["calibration"].items() if key != "classes"},
+        "data_before": sets.get("calibration"),
+    }
+    new = {key: value for key, value in card.items() if key != "format"}
+    history = [*card.get("recalibrated", []), entry]
+    return {
+        **new,
+        "calibration": calibration,
+        "data": sets if data is None else {**sets, "calibration": data},
+        "recalibrated": history,
+    }
+
+
+def _parity(detector: ExportedDetector) -> Parity:
+    stored = detector.metadata.get(PARITY_KEY)
+    if stored is None:
+        raise InputError(
+            f"recalibrating {detector.path}: expected stored parity inputs in its metadata, found none; export the "
+            "detector again"
+        )
+    return Parity.unpack(stored)
