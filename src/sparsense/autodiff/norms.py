@@ -44,7 +44,8 @@ def sensitivity_norms(
         return [_gram_norm(op, layer, delta)]
     scale = max(power_scale(order, layer.weight.size) for order in orders)
     values = [_scaled(op, part, scale, times_weight=times_weight) for part in blocks(op, layer, delta)]
-    return [p_norm(op, values, order, scale=scale) for order in orders]
+    norms = [_norm(op, values, order) for order in orders]
+    return norms if scale == 1 else [op.Mul(norm, 1 / scale) for norm in norms]
 
 
 def is_outer(layer: Layer) -> bool:
@@ -57,12 +58,17 @@ def p_norm(op: Builder, parts: Sequence[ir.Value], order: float, *, scale: float
 
     Args:
         op: Builder.
-        parts: Together the numbers, [N, ...] each, multiplied with `scale`.
+        parts: Together the numbers, [N, ...] each.
         order: At least 1; `inf` for the largest magnitude.
-        scale: What the norm is divided by, such as `power_scale` gives it.
+        scale: What they are multiplied with before powers are taken, such as `power_scale`.
     """
-    root = _norm_by_largest(op, parts, order) if order > SAFE else _norm_of_powers(op, parts, order)
-    return root if scale == 1 else op.Mul(root, 1 / scale)
+    if scale == 1:
+        return _norm(op, parts, order)
+    return op.Mul(_norm(op, [op.Mul(part, scale) for part in parts], order), 1 / scale)
+
+
+def _norm(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
+    return _norm_by_largest(op, parts, order) if order > SAFE else _norm_of_powers(op, parts, order)
 
 
 def power_scale(order: float, count: int) -> float:
@@ -73,7 +79,7 @@ def power_scale(order: float, count: int) -> float:
 def _norm_of_powers(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
     # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
     sums = [op.ReduceSum(power(op, value, order), _all_but_first(value), keepdims=0) for value in parts]
-    return _root(op, _total(op.Sum, sums), order)
+    return root(op, _total(op.Sum, sums), order)
 
 
 def _norm_by_largest(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
@@ -105,7 +111,8 @@ def _total(combine: Callable[..., ir.Value], values: Sequence[ir.Value]) -> ir.V
     return combine(*values) if len(values) > 1 else values[0]
 
 
-def _root(op: Builder, total: ir.Value, order: float) -> ir.Value:
+def root(op: Builder, total: ir.Value, order: float) -> ir.Value:
+    """total^(1 / order)."""
     return total if order == 1 else op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order)
 
 
@@ -133,12 +140,12 @@ def _outer_norm(op: Builder, layer: Layer, delta: ir.Value, order: float, *, tim
     alpha = layer.node.attributes.get_float("alpha", 1.0) if layer.node.op_type == "Gemm" else 1.0
     if not times_weight:
         total = op.Mul(_row_sum(op, x), _row_sum(op, d))
-        return op.Mul(op.Mul(_root(op, total, order), size), abs(alpha))
+        return op.Mul(op.Mul(root(op, total, order), size), abs(alpha))
     peak = float(np.abs(layer.weight).max(initial=0)) or 1.0
     weight = power(op, op.Mul(weight_value(op, layer), 1 / peak), order)
     weight = swap(op, weight) if layer.node.attributes.get_int("transB") else weight
     total = _row_sum(op, op.Mul(op.MatMul(x, weight), d))
-    return op.Mul(op.Mul(_root(op, total, order), size), peak * abs(alpha))
+    return op.Mul(op.Mul(root(op, total, order), size), peak * abs(alpha))
 
 
 def _normalised(op: Builder, value: ir.Value, order: float) -> tuple[ir.Value, ir.Value]:

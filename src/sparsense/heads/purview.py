@@ -10,7 +10,7 @@ from sparsense.autodiff import weighted_layers
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
-from sparsense.heads.sensitivity import TINY, concatenated, gradients, norms
+from sparsense.heads.sensitivity import TINY, gradient_norms
 
 
 @register
@@ -46,5 +46,4 @@ class Purview(GaussianHead):
         seed = op.Div(
             -1.0, op.Add(op.Exp(network.output), 1.0)
         )  # sigmoid(f) - 1; the runtime's Sigmoid keeps few digits
-        columns = [norms(op, gradient, [2])[0] for gradient in gradients(network, layers, seed)]
-        return op.Mul(op.Log(op.Max(concatenated(op, columns), TINY)), 2.0)
+        return op.Mul(op.Log(op.Max(gradient_norms(network, layers, seed), TINY)), 2.0)

@@ -15,7 +15,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import flag, one_of
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.loss import elasticity_seed, one_hot, predicted_class
-from sparsense.heads.sensitivity import check_order, check_structure, concatenated, norms, sensitivities
+from sparsense.heads.sensitivity import check_order, check_structure, layer_distances, layer_norms, sensitivities
 
 
 @register
@@ -80,13 +80,13 @@ class SensNorm(Head):
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The distance to the reference, layer by layer: [N, L]."""
-        op, layers = network.op, weighted_layers(network, layers=self.layers)
-        found = sensitivities(network, layers, elasticity_seed(network), structure=self.structure)
-        if not self.signed:
-            found = [op.Abs(value) for value in found]
-        if self.reference == "train":
-            found = [op.Sub(value, self._reference(layer.name)) for layer, value in zip(layers, found, strict=True)]
-        return concatenated(op, [norms(op, value, [self.p])[0] for value in found])
+        layers, seed = weighted_layers(network, layers=self.layers), elasticity_seed(network)
+        if self.reference == "none":
+            return layer_norms(network, layers, seed, [self.p], structure=self.structure)
+        references = [self._reference(layer.name) for layer in layers]
+        return layer_distances(
+            network, layers, seed, references, order=self.p, structure=self.structure, signed=self.signed
+        )
 
     def _reference(self, layer: str) -> Array:
         if layer not in self._references:
@@ -94,8 +94,7 @@ class SensNorm(Head):
                 f"head {self.name!r} has no reference for layer {layer!r}; call prepare(network, stream) "
                 "with in-distribution data first"
             )
-        reference = self._references[layer]
-        return (reference if self.signed else np.abs(reference)).astype(np.float32)
+        return self._references[layer]
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Their mean."""

@@ -45,7 +45,7 @@ class SensitivityGates(GaussianHead):
         """Gate elasticities, [N, channels]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
         gates = sensitivities(network, layers, elasticity_seed(network), structure="channel")
-        row = concatenated(op, [op.Flatten(gate, axis=1) for gate in gates])
+        row = concatenated(op, gates)
         if row.shape is not None and isinstance(row.shape[1], int) and row.shape[1] > MAXIMUM:
             raise ValueError(
                 f"head {self.name!r} compares at most {MAXIMUM} channels, found {row.shape[1]}: restrict it with "

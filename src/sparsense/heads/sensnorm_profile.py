@@ -11,7 +11,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
 from sparsense.heads.loss import elasticity_seed
-from sparsense.heads.sensitivity import TINY, check_order, check_structure, concatenated, norms, sensitivities
+from sparsense.heads.sensitivity import TINY, check_order, check_structure, layer_norms
 
 
 @register
@@ -56,9 +56,8 @@ def log_norms(
 ) -> ir.Value:
     """Logarithms of the norms of every layer's elasticities, [N, L * number of orders]."""
     op, chosen = network.op, weighted_layers(network, layers=layers)
-    found = sensitivities(network, chosen, elasticity_seed(network), structure=structure)
-    columns = [norm for value in found for norm in norms(op, value, orders)]
-    return op.Log(op.Max(concatenated(op, columns), TINY))
+    found = layer_norms(network, chosen, elasticity_seed(network), orders, structure=structure)
+    return op.Log(op.Max(found, TINY))
 
 
 def check_orders(p: float | Sequence[float]) -> tuple[float, ...]:
