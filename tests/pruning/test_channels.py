@@ -260,7 +260,7 @@ def test_impossible_requests_are_refused(options, sparsity, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"measure": "flops"}, "measure must be one of channels, parameters, multiply_adds; got 'flops'"),
+        ({"measure": "flops"}, "measure must be one of channels, parameters, multiply_adds, bytes; got 'flops'"),
         ({"reduce": "max"}, "reduce must be one of sum, mean; got 'max'"),
         ({"normalise": "gaussian"}, "normalise must be one of mean, none; got 'gaussian'"),
         ({"round_to": 0}, "round_to must be at least 1; got 0"),
@@ -274,7 +274,7 @@ def test_bad_options_are_refused(options, message):
 
 def test_an_unknown_scope_or_a_missing_saliency_is_refused():
     module, x = make("vgg")
-    with pytest.raises(InputError, match="scope must be global or layer; got 'erk'"):
+    with pytest.raises(InputError, match="scope must be one of global, layer, block; got 'erk'"):
         prune_channels(module, x, magnitude(module), sparsity=0.5, scope="erk")
     with pytest.raises(InputError, match="no weight of the group of 0 has a saliency"):
         prune_channels(module, x, {}, sparsity=0.5)

@@ -114,7 +114,7 @@ def test_erk_gives_the_density_of_the_formula():
         ({"sparsity": 1.0}, r"sparsity must lie in \[0, 1\); got 1.0"),
         ({"sparsity": -0.1}, r"sparsity must lie in \[0, 1\); got -0.1"),
         ({"sparsity": float("nan")}, r"sparsity must lie"),
-        ({"sparsity": 0.5, "scope": "local"}, "scope must be one of global, layer, row, erk; got 'local'"),
+        ({"sparsity": 0.5, "scope": "local"}, "scope must be one of global, layer, block, row, erk; got 'local'"),
         ({"sparsity": 0.5, "floor": 2.0}, r"floor .* must lie in \[0, 1\]; got 2.0"),
         ({"sparsity": 0.999}, "leaves 1 of 831 weights, fewer than the 3 that the floor keeps in 3 layers"),
         ({"sparsity": 0.999, "scope": "layer"}, "would empty a layer"),

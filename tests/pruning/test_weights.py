@@ -93,3 +93,11 @@ def test_nothing_to_prune_is_refused():
         select_weights(module, {"x.weight": torch.ones(2)}, sparsity=0.5)
     with pytest.raises(InputError, match=r"nothing can be pruned: of the prunable weights \(none\)"):
         select_weights(nn.Sequential(nn.ReLU()), {}, sparsity=0.5)
+
+
+def test_a_type_may_be_given_by_its_name():
+    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Conv1d(2, 2, 1))
+    assert ignored_layers(module, ["Linear"]) == {"0"}
+    assert ignored_layers(module, ["_ConvNd"]) == {"2"}
+    with pytest.raises(InputError, match="'Module' matches no layer"):
+        ignored_layers(module, ["Module"])

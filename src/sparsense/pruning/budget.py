@@ -13,8 +13,8 @@ from sparsense.errors import InputError
 from sparsense.pruning.groups import ChannelGroup, Removal, Side
 from sparsense.pruning.surgery import places
 
-Measure = Literal["channels", "parameters", "multiply_adds"]
-MEASURES = ("channels", "parameters", "multiply_adds")
+Measure = Literal["channels", "parameters", "multiply_adds", "bytes"]
+MEASURES = ("channels", "parameters", "multiply_adds", "bytes")
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Budget:
 
     Args:
         shapes: Parameter name -> shape before.
+        buffers: The same for what a file holds besides: statistics of norms.
         axes: Parameter name -> axis -> the side whose channels lie along it.
         positions: Parameter name -> how often each of its numbers is multiplied per sample.
         channels: How many producer channels could be counted as removed.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    buffers: Mapping[str, tuple[int, ...]]
     axes: Mapping[str, Mapping[int, Side]]
     positions: Mapping[str, float]
     channels: int
@@ -36,6 +38,10 @@ class Budget:
     def parameters(self, removal: Removal) -> int:
         """Parameters left."""
         return round(sum(self._size(name, removal) for name in self.shapes))
+
+    def bytes(self, removal: Removal) -> int:
+        """Bytes of a file that holds parameters and statistics as float32."""
+        return 4 * round(sum(self._size(name, removal) for name in (*self.shapes, *self.buffers)))
 
     def multiply_adds(self, removal: Removal) -> int:
         """Multiply-adds per sample left."""
@@ -45,17 +51,18 @@ class Budget:
         """The share of the measure that a removal takes away, in [0, 1)."""
         if measure == "channels":
             return channels_removed / self.channels
-        count = self.parameters if measure == "parameters" else self.multiply_adds
+        count = {"parameters": self.parameters, "multiply_adds": self.multiply_adds, "bytes": self.bytes}[measure]
         return 1 - count(removal) / max(count({}), 1)
 
     def _size(self, name: str, removal: Removal) -> float:
         share = prod(_share_left(removal, side) for side in self.axes.get(name, {}).values())
-        return prod(self.shapes[name]) * share
+        return prod(self.shapes.get(name) or self.buffers.get(name, ())) * share
 
 
 def budget_of(module: nn.Module, groups: Sequence[ChannelGroup], positions: Mapping[str, float]) -> Budget:
     """The budget of a network with the given groups; `positions` as from `measure_positions`."""
-    names: dict[int, str] = {}
+    stored = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    names: dict[int, str] = {id(buffer): name for name, buffer in stored.items()}
     for name, parameter in module.named_parameters():
         names[id(parameter)] = name
     axes: dict[str, dict[int, Side]] = {}
@@ -69,8 +76,9 @@ def budget_of(module: nn.Module, groups: Sequence[ChannelGroup], positions: Mapp
         if "weight" in key and id(parameter) in names
     }
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    buffers = {name: tuple(buffer.shape) for name, buffer in stored.items()}
     total = sum(int(group.channels_per_unit().sum()) for group in groups)
-    return Budget(shapes, axes, multiplied, total)
+    return Budget(shapes, buffers, axes, multiplied, total)
 
 
 def check_measure(measure: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.pruning.axes import channels
-from sparsense.pruning.budget import budget_of
+from sparsense.pruning.budget import Budget, budget_of
 from sparsense.pruning.cost import measure_cost, measure_positions
 from sparsense.pruning.grouping import (
     INPUT,
@@ -30,10 +30,12 @@ from sparsense.pruning.grouping import (
     with_refusal,
 )
 from sparsense.pruning.groups import ChannelGroup
-from sparsense.pruning.plan import ChannelOptions, Plan, choose, unit_saliency
+from sparsense.pruning.plan import ChannelOptions, Plan, choose, choose_shares, unit_saliency
 from sparsense.pruning.proof import DisproofError, attempt, bare_copy, prove
 from sparsense.pruning.protect import Example, as_arguments, ignored_layers, output_layers
 from sparsense.pruning.report import PruneReport, group_reports
+from sparsense.pruning.sequence import ChannelScope
+from sparsense.pruning.shares import shares_by_pattern
 from sparsense.pruning.surgery import cut_
 from sparsense.pruning.unions import Unions
 from sparsense.recording.layers import prunable_layers
@@ -50,21 +52,22 @@ def prune_channels(
     saliency: Mapping[str, Tensor],
     *,
     sparsity: float,
-    scope: Literal["global", "layer"] = "global",
+    scope: ChannelScope = "global",
     options: ChannelOptions = DEFAULTS,
 ) -> PruneReport:
     """Remove the least salient channels of a copy of a network, and prove that the rest is unchanged.
 
     Coupled channels (residual sums, depthwise convolutions, flattened maps, norms, heads) go together; their
     saliency is that of all coupled weights. Channels of the output and those fed by the input stay. The result
-    keeps each parameter's `requires_grad`; build a new optimiser for it.
+    keeps each parameter's `requires_grad`; `rebind_optimizer_` makes an optimiser follow.
 
     Args:
         module: The network; it is not changed.
         example_input: One batch of at least one sample (or a tuple of arguments), reaching every layer.
         saliency: Prunable weight -> saliency of its weights, `>= 0`, higher = keep.
         sparsity: Share of `options.measure` to remove, in [0, 1).
-        scope: Compare all units with each other, or take the same share of every group.
+        scope: Compare all units with each other (`global`), those within a submodule (`block`), take the same
+            share of every group (`layer`), or shares that grow with an amount.
         options: How to compare, what must stay.
 
     Returns:
@@ -75,13 +78,62 @@ def prune_channels(
             group alone.
         InputError: A target that cannot be reached, or nothing to prune.
     """
+
+    def chosen(groups: Sequence[ChannelGroup], saliencies: Sequence[Tensor], budget: Budget) -> Plan:
+        return choose(groups, saliencies, sparsity=sparsity, scope=scope, budget=budget, options=options)
+
+    return _pruned(module, example_input, saliency, chosen, asked=sparsity, options=options)
+
+
+def prune_channel_shares(
+    module: nn.Module,
+    example_input: Example,
+    saliency: Mapping[str, Tensor],
+    ratios: Mapping[str, float],
+    *,
+    options: ChannelOptions = DEFAULTS,
+) -> PruneReport:
+    """Remove given shares of the channels of layers, the least salient ones, as `prune_channels` does.
+
+    Args:
+        module: The network; it is not changed.
+        example_input: One batch (or a tuple of arguments), reaching every layer.
+        saliency: Prunable weight -> saliency of its weights.
+        ratios: Name pattern -> share of the channels of the layers that fit; others keep all they have. Of
+            coupled layers, and of several patterns that fit, the last pattern counts.
+        options: How to compare, what must stay; the floor is 0 (one unit stays) unless given.
+
+    Raises:
+        UnsupportedLayerError: As `prune_channels`.
+        InputError: A pattern that fits no layer that can be pruned, or a share outside [0, 1).
+    """
+    if wrong := {pattern: share for pattern, share in ratios.items() if not 0 <= share < 1}:
+        raise InputError(f"ratios must lie in [0, 1); got {wrong}")
+
+    def chosen(groups: Sequence[ChannelGroup], saliencies: Sequence[Tensor], _budget: Budget) -> Plan:
+        shares = shares_by_pattern(ratios, [group.producers for group in groups])
+        return choose_shares(groups, saliencies, shares, options)
+
+    return _pruned(module, example_input, saliency, chosen, asked=max(ratios.values(), default=0.0), options=options)
+
+
+def _pruned(
+    module: nn.Module,
+    example_input: Example,
+    saliency: Mapping[str, Tensor],
+    choose_plan: Callable[[Sequence[ChannelGroup], Sequence[Tensor], Budget], Plan],
+    *,
+    asked: float,
+    options: ChannelOptions,
+) -> PruneReport:
+    """Choose, cut and prove; groups that turn out not to be what they seemed are refused, and it starts again."""
     groups = channel_groups(module, example_input, options)
     budget = budget_of(module, groups, measure_positions(module, example_input))
     while True:
         free = [group for group in groups if not left_alone(group)]
         _refuse_nothing(groups, free)
         saliencies = [unit_saliency(module, group, saliency, options) for group in free]
-        plan = choose(free, saliencies, sparsity=sparsity, scope=scope, budget=budget, options=options)
+        plan = choose_plan(free, saliencies, budget)
         pruned = deepcopy(module)
         cut_(pruned, plan.removal())
         try:
@@ -98,10 +150,11 @@ def prune_channels(
             widths_after=widths(pruned),
             before=measure_cost(module, example_input),
             after=measure_cost(pruned, example_input),
-            asked=sparsity,
+            asked=asked,
             reached=budget.share(options.measure, plan.removal(), plan.channels()),
             measure=options.measure,
             proof=proof,
+            removal=plan.removal(),
         )
 
 

@@ -16,6 +16,7 @@ from sparsense.pruning.plan import ChannelOptions
 from sparsense.pruning.protect import Example, Ignore
 from sparsense.pruning.report import PruneReport
 from sparsense.pruning.select import Scope, select
+from sparsense.pruning.sequence import ChannelScope
 from sparsense.pruning.weights import unprotected
 from sparsense.recording.layers import layouts, prunable_weights
 from sparsense.recording.passes import Source, saliency_of
@@ -83,7 +84,7 @@ def cut_in_steps(
     scoring: Scoring,
     sparsities: Sequence[float],
     *,
-    scope: Literal["global", "layer"] = "global",
+    scope: ChannelScope = "global",
     options: ChannelOptions | None = None,
     between: Between = lambda _module, _sparsity: None,
 ) -> list[PruneReport]:

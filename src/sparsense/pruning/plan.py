@@ -15,11 +15,9 @@ from sparsense.pruning.axes import along, axes_of, tensor_of
 from sparsense.pruning.budget import Budget, Measure, check_measure
 from sparsense.pruning.groups import ChannelGroup, Side, merged
 from sparsense.pruning.protect import Ignore
-from sparsense.pruning.select import checked, least
+from sparsense.pruning.select import checked
+from sparsense.pruning.sequence import ChannelScope, order_of, share_counts, steps_of
 from sparsense.pruning.surgery import is_bare
-
-Steps = Callable[[int], list[int]]
-"""Step of the search -> how many units each group loses."""
 
 
 @dataclass(frozen=True)
@@ -115,47 +113,73 @@ class Plan:
         return sum(int(g.channels_per_unit()[r].sum()) for g, r in zip(self.groups, self.removed, strict=True))
 
 
+class UnreachableError(InputError):
+    """More was asked than can go; carries the largest share that can."""
+
+    def __init__(self, message: str, limit: float) -> None:
+        self.limit = limit
+        super().__init__(message)
+
+
 def choose(
     groups: Sequence[ChannelGroup],
     saliencies: Sequence[Tensor],
     *,
     sparsity: float,
-    scope: Literal["global", "layer"],
+    scope: ChannelScope,
     budget: Budget,
     options: ChannelOptions,
 ) -> Plan:
     """The smallest plan that takes away the asked share.
 
-    `global` removes the least salient units of all groups; `layer` the same share of every group. Rounding is
-    part of the search, so a rounded plan reaches the target too.
+    `global` removes the least salient units of all groups; `block` of all groups of a submodule, the same share of
+    every submodule; `layer` the same share of every group. Rounding is part of the search, so a rounded plan
+    reaches the target too.
 
     Raises:
         InputError: The target lies outside [0, 1) or beyond what can go.
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity must lie in [0, 1); got {sparsity}")
-    if scope not in ("global", "layer"):
-        raise InputError(f"scope must be global or layer; got {scope!r}")
     floor = (1 - sparsity) / 10 if options.floor is None else options.floor
-    orders = [_order(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
-    steps = _global_steps(orders, saliencies) if scope == "global" else _layer_steps(groups, orders)
-
-    def plan(step: int) -> Plan:
-        counts = [
-            rounded(group, order, count, options.round_to)
-            for group, order, count in zip(groups, orders, steps(step), strict=True)
-        ]
-        return Plan(groups, [_flags(g, o[:c]) for g, o, c in zip(groups, orders, counts, strict=True)])
+    orders = [order_of(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
+    steps = steps_of(scope, groups, orders, saliencies)
 
     def reached(step: int) -> float:
-        made = plan(step)
+        made = plan_of(groups, orders, steps(step), options.round_to)
         return budget.share(options.measure, made.removal(), made.channels())
 
     last = sum(len(order) for order in orders)
-    if reached(last) < sparsity - 1e-9:
-        raise InputError(f"sparsity {sparsity} of {options.measure} cannot be reached: at most {reached(last):.3f} can "
-                         "go (output, ignored and refused layers stay, and every group keeps its floor)")  # fmt: skip
-    return plan(_first(last, lambda step: reached(step) >= sparsity - 1e-9))
+    if (limit := reached(last)) < sparsity - 1e-9:
+        message = (
+            f"sparsity {sparsity} of {options.measure} cannot be reached: at most {limit:.3f} can "
+            "go (output, ignored and refused layers stay, and every group keeps its floor)"
+        )
+        raise UnreachableError(message, limit)
+    step = _first(last, lambda step: reached(step) >= sparsity - 1e-9)
+    return plan_of(groups, orders, steps(step), options.round_to)
+
+
+def choose_shares(
+    groups: Sequence[ChannelGroup],
+    saliencies: Sequence[Tensor],
+    shares: Mapping[str, float],
+    options: ChannelOptions,
+) -> Plan:
+    """The plan that takes exactly these shares of the groups (first producer -> share), rounding apart."""
+    floor = 0.0 if options.floor is None else options.floor
+    orders = [order_of(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
+    return plan_of(groups, orders, share_counts(groups, orders, shares), options.round_to)
+
+
+def plan_of(groups: Sequence[ChannelGroup], orders: Sequence[Tensor], counts: Sequence[int], round_to: int = 1) -> Plan:
+    """The plan in which each group loses the first `counts` units of its order, widths rounded."""
+    removed = []
+    for group, order, count in zip(groups, orders, counts, strict=True):
+        flags = torch.zeros(group.units, dtype=torch.bool)
+        flags[order[: rounded(group, order, count, round_to)]] = True
+        removed.append(flags)
+    return Plan(groups, removed)
 
 
 def rounded(group: ChannelGroup, order: Tensor, count: int, multiple: int) -> int:
@@ -185,37 +209,6 @@ def units_per_multiple(group: ChannelGroup, multiple: int) -> int:
             return 1
         step = math.lcm(step, multiple // math.gcd(multiple, int(per_unit.max())))
     return step
-
-
-def _order(group: ChannelGroup, values: Tensor, floor: float) -> Tensor:
-    # The units that may go, least salient first, without those that the floor keeps.
-    free = group.prunable.nonzero().flatten()
-    stays = max(1, math.ceil(floor * group.units - 1e-9)) - (group.units - len(free))
-    ordered = free[least(values[free], len(free))]
-    return ordered[: len(ordered) - max(0, stays)]
-
-
-def _global_steps(orders: Sequence[Tensor], saliencies: Sequence[Tensor]) -> Steps:
-    owner = torch.cat([torch.full((len(order),), index) for index, order in enumerate(orders)])
-    values = torch.cat([values[order] for values, order in zip(saliencies, orders, strict=True)])
-    sequence = owner[least(values, len(values))]
-
-    def counts(step: int) -> list[int]:
-        return [int(count) for count in torch.bincount(sequence[:step], minlength=len(orders))]
-
-    return counts
-
-
-def _layer_steps(groups: Sequence[ChannelGroup], orders: Sequence[Tensor]) -> Steps:
-    last = max(1, sum(len(order) for order in orders))
-    free = [int(group.prunable.sum()) for group in groups]
-    return lambda step: [min(len(o), math.floor(step / last * n + 0.5)) for o, n in zip(orders, free, strict=True)]
-
-
-def _flags(group: ChannelGroup, units: Tensor) -> Tensor:
-    flags = torch.zeros(group.units, dtype=torch.bool)
-    flags[units] = True
-    return flags
 
 
 def _first(last: int, holds: Callable[[int], bool]) -> int:

@@ -21,7 +21,7 @@ def ignored_layers(module: nn.Module, ignore: Ignore) -> set[str]:
 
     Args:
         module: The network.
-        ignore: Name patterns (`"layer1.*"`), types (`nn.Linear`), or submodules.
+        ignore: Name patterns (`"layer1.*"`), types (`nn.Linear`, or their names, `"Linear"`), or submodules.
 
     Raises:
         InputError: One that matches nothing (a typo would otherwise prune what was to be kept).
@@ -94,8 +94,15 @@ def tensors_of(value: object) -> list[Tensor]:
 
 def _means(entry: str | type[nn.Module] | nn.Module, name: str, part: nn.Module) -> bool:
     if isinstance(entry, str):
-        return any(fnmatchcase(key, entry) for key in (name, *(f"{name}.{own}" for own in part._parameters)))
+        keys = (name, *(f"{name}.{own}" for own in part._parameters))
+        return entry in _kinds(part) or any(fnmatchcase(key, entry) for key in keys)
     return isinstance(part, entry) if isinstance(entry, type) else part is entry
+
+
+def _kinds(part: nn.Module) -> list[str]:
+    """The names of a layer's type and of the types that it derives from, `Module` apart."""
+    kinds = type(part).__mro__
+    return [kind.__name__ for kind in kinds if issubclass(kind, nn.Module) and kind is not nn.Module]
 
 
 def _described(entry: str | type[nn.Module] | nn.Module) -> str:

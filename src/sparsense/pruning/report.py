@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsense.pruning.cost import Cost
 from sparsense.pruning.grouping import left_alone
-from sparsense.pruning.groups import ChannelGroup
+from sparsense.pruning.groups import ChannelGroup, Removal
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class PruneReport:
         reached: The share that was removed.
         measure: `channels`, `parameters` or `multiply_adds`.
         proof: Largest difference between removing and masking on random inputs.
+        removal: The channels that went, by side of a layer; other modules can be cut along with it.
     """
 
     module: nn.Module
@@ -50,6 +51,7 @@ class PruneReport:
     reached: float
     measure: str
     proof: float
+    removal: Removal
 
 
 def group_reports(groups: Sequence[ChannelGroup], removed: Mapping[str, Tensor]) -> tuple[GroupReport, ...]:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from sparsense.errors import InputError
 from sparsense.pruning.mask import Mask
+from sparsense.pruning.shares import block_of
 from sparsense.recording.layers import Layout
 
-Scope = Literal["global", "layer", "row", "erk"]
-SCOPES = ("global", "layer", "row", "erk")
+Scope = Literal["global", "layer", "block", "row", "erk"]
+SCOPES = ("global", "layer", "block", "row", "erk")
 
 
 def select(
@@ -30,8 +31,8 @@ def select(
     """Remove the least salient weights.
 
     The number removed is exactly round(sparsity * weights). Scopes: `global` compares all weights with each
-    other; `layer` gives every layer the same sparsity; `row` every output channel the same sparsity within
-    `layer`; `erk` (Erdos-Renyi kernel) gives a layer a density in proportion to (sum of its sizes) / (product of
+    other; `block` those of layers in the same submodule, and gives every submodule the same sparsity; `layer`
+    gives every layer the same sparsity; `row` every output channel the same sparsity within `layer`; `erk` (Erdos-Renyi kernel) gives a layer a density in proportion to (sum of its sizes) / (product of
     its sizes), so large layers become the sparsest. Of equal saliencies the one that comes first goes first.
 
     Args:
@@ -39,7 +40,7 @@ def select(
         sparsity: Share to remove, in [0, 1).
         scope: Which weights compete with each other.
         floor: Least density of a layer (always at least one weight); by default a tenth of the asked density.
-            Only `global` needs it.
+            Only `global` and `block` need it.
         layouts: How output channels lie in weights, for `row`; output channels first by default.
         gone: What was removed before; it goes first and counts towards the sparsity.
 
@@ -59,6 +60,8 @@ def select(
     removed = target_count(sizes, sparsity)
     if scope == "global":
         keep = _global(flat, removed, floor_counts(sizes, sparsity, floor))
+    elif scope == "block":
+        keep = _by_block(flat, removed, floor_counts(sizes, sparsity, floor))
     elif scope == "erk":
         keep = _per_layer(flat, erk_counts({n: tuple(s.shape) for n, s in saliency.items()}, removed))
     elif scope == "layer":
@@ -68,6 +71,24 @@ def select(
     else:
         raise InputError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
     return Mask({name: keep[name].reshape(values.shape) for name, values in saliency.items()})
+
+
+def select_shares(saliency: Mapping[str, Tensor], shares: Mapping[str, float], *, gone: Mask | None = None) -> Mask:
+    """Remove given shares of the weights of each layer, the least salient ones; at least one weight stays.
+
+    Args:
+        saliency: Parameter name -> saliency, finite and `>= 0`.
+        shares: Parameter name -> share to remove, in [0, 1); those not named keep all.
+        gone: What was removed before; it goes first.
+
+    Example:
+        >>> select_shares({"w": torch.tensor([3.0, 1.0, 2.0, 4.0])}, {"w": 0.25}).keep["w"].tolist()
+        [True, False, True, True]
+    """
+    ranked = {name: _ranked(checked(name, values), name, gone) for name, values in saliency.items()}
+    counts = {n: min(round(shares.get(n, 0.0) * values.numel()), values.numel() - 1) for n, values in ranked.items()}
+    keep = _per_layer({name: values.flatten() for name, values in ranked.items()}, counts)
+    return Mask({name: keep[name].reshape(values.shape) for name, values in ranked.items()})
 
 
 def checked(name: str, saliency: Tensor) -> Tensor:
@@ -161,6 +182,18 @@ def _global(flat: Mapping[str, Tensor], removed: int, floors: Mapping[str, int])
     keep[allowed[least(everything[allowed], removed)]] = False
     parts = torch.tensor_split(keep, list(accumulate(len(values) for values in flat.values())))
     return dict(zip(flat, parts, strict=False))
+
+
+def _by_block(flat: Mapping[str, Tensor], removed: int, floors: Mapping[str, int]) -> dict[str, Tensor]:
+    blocks: dict[str, list[str]] = {}
+    for name in flat:
+        blocks.setdefault(block_of([name.rpartition(".")[0]]), []).append(name)
+    sizes = {block: sum(len(flat[name]) for name in names) for block, names in blocks.items()}
+    counts = proportional_counts(sizes, removed)
+    keep: dict[str, Tensor] = {}
+    for block, names in blocks.items():
+        keep |= _global({name: flat[name] for name in names}, counts[block], floors)
+    return keep
 
 
 def _per_layer(flat: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
