@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import GraphError
+from sparsense.graph.batch import free_batch
 from sparsense.graph.build import Builder
 from sparsense.graph.simplify import simplify
 
@@ -74,21 +75,35 @@ def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task =
         GraphError: The model has several inputs, or its input does not fit the preprocessing.
     """
     model = _single(model)
-    network_input, output = model.graph.inputs[0], model.graph.outputs[0]
-    _check_input(network_input, preprocessing)
-    return _prepend(model, network_input, output, preprocessing, task)
+    _check_input(model.graph.inputs[0], preprocessing)
+    model = free_batch(model)
+    return _prepend(model, model.graph.inputs[0], model.graph.outputs[0], preprocessing, task)
+
+
+def bare_graph(model: ir.Model) -> ForwardGraph:
+    """A model as it is, without preprocessing: to look at its layers.
+
+    Raises:
+        GraphError: The model has several inputs.
+    """
+    model = _single(model)
+    model = free_batch(model) if model.graph.inputs[0].dtype == ir.DataType.FLOAT else simplify(model)
+    given, output = model.graph.inputs[0], model.graph.outputs[0]
+    return ForwardGraph(model, given, given, output, Builder(model.graph), "classifier")
 
 
 def _single(model: ir.Model) -> ir.Model:
-    graph = simplify(model).graph
+    model = model.clone()
+    graph = model.graph
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
     if len(inputs) != 1:
-        names = ", ".join(repr(value.name) for value in inputs)
+        names = ", ".join(f"{value.name!r} {list(value.shape or [])}" for value in inputs)
         raise GraphError(
-            f"preparing the model: expected exactly one input, found {len(inputs)} ({names}); export it with one"
+            f"preparing the model: expected exactly one input, found {len(inputs)} ({names}); "
+            "store weights as initializers with their numbers, and export the model with one input"
         )
     graph.inputs[:] = inputs
-    return ir.Model(graph, ir_version=model.ir_version)
+    return model
 
 
 def _check_input(value: ir.Value, preprocessing: Preprocessing) -> None:

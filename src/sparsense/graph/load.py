@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper, inliner, version_converter
+from onnx import inliner, version_converter
 
 from sparsense.errors import GraphError, UnsafeFileError
+from sparsense.graph.external import load_external_data
+from sparsense.graph.precision import to_single
+from sparsense.graph.reading import first_line, reading
 
 MINIMUM_OPSET = 18  # reductions take their axes as an input from here on: one form for every rule
+MINIMUM_IR = 4  # weights need not be graph inputs from here on
 WRITTEN_OUT = ("Attention", "MeanVarianceNormalization", "RotaryEmbedding")  # a gradient goes through their parts
 MAXIMUM_BYTES = 2 * 1024**3 - 1  # protobuf's own limit for one message
+Source = str | Path | bytes | onnx.ModelProto
 
 
-def load_graph(source: str | Path | bytes | onnx.ModelProto, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Model:
-    """Read, check and normalise a model: external data inside its own folder only, functions inlined, opset >= 18.
+def load_graph(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Model:
+    """Read, check and normalise a model: one form for everything that is done with graphs.
+
+    External data is read from the model's own folder only, functions are inlined, the opset is raised to 18, weights
+    that old files list among the inputs are constants, half precision becomes float32.
 
     Args:
         source: A path, the bytes of a file, or a model already parsed.
@@ -31,30 +38,43 @@ def load_graph(source: str | Path | bytes | onnx.ModelProto, *, maximum_bytes: i
         UnsafeFileError: The file is too large, or refers to data outside its folder.
         GraphError: The file is not a valid ONNX model.
     """
-    proto, name = _parse(source, maximum_bytes)
-    _check(proto, name)
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
-    return ir.from_proto(_write_out(_raise_opset(proto, name)))
+    proto, name = parse(source, maximum_bytes=maximum_bytes)
+    with reading(f"reading {name}"):
+        _check(proto, name)
+        if proto.functions:
+            proto = inliner.inline_local_functions(proto)
+        proto = to_single(_write_out(_raise_opset(_weights_are_constants(proto), name)))
+        return _with_names(ir.from_proto(proto))
 
 
-def _parse(source: str | Path | bytes | onnx.ModelProto, maximum_bytes: int) -> tuple[onnx.ModelProto, str]:
+def parse(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[onnx.ModelProto, str]:
+    """The model as it was given, with all weights in memory, and what messages call it.
+
+    Raises:
+        UnsafeFileError: The file is too large, or refers to data outside its folder.
+        GraphError: The file is not an ONNX model.
+    """
     if isinstance(source, onnx.ModelProto):
         return source, "the model"
     if isinstance(source, bytes):
         proto, name, folder = _decode(source, "the model"), "the model", None
     else:
         path = Path(source)
-        if not path.is_file():
-            raise GraphError(f"reading an ONNX model: expected a file, found nothing at {path}")
-        if path.stat().st_size > maximum_bytes:
-            raise UnsafeFileError(
-                f"reading {path}: expected at most {maximum_bytes:,} bytes, found {path.stat().st_size:,}; "
-                "keep large weights in an external data file beside the model"
-            )
-        proto, name, folder = _decode(path.read_bytes(), str(path)), str(path), path.resolve().parent
-    _load_external_data(proto, name, folder, maximum_bytes)
+        proto, name, folder = _decode(_read(path, maximum_bytes), str(path)), str(path), path.resolve().parent
+    with reading(f"reading {name}"):
+        load_external_data(proto, name, folder, maximum_bytes)
     return proto, name
+
+
+def _read(path: Path, maximum_bytes: int) -> bytes:
+    if not path.is_file():
+        raise GraphError(f"reading an ONNX model: expected a file, found nothing at {path}")
+    if path.stat().st_size > maximum_bytes:
+        raise UnsafeFileError(
+            f"reading {path}: expected at most {maximum_bytes:,} bytes, found {path.stat().st_size:,}; "
+            "keep large weights in an external data file beside the model"
+        )
+    return path.read_bytes()
 
 
 def _decode(content: bytes, name: str) -> onnx.ModelProto:
@@ -67,50 +87,40 @@ def _decode(content: bytes, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _load_external_data(proto: onnx.ModelProto, name: str, folder: Path | None, maximum_bytes: int) -> None:
-    total = 0
-    for tensor in _tensors(proto.graph):
-        if not external_data_helper.uses_external_data(tensor):
-            continue
-        location = external_data_helper.ExternalDataInfo(tensor).location
-        if folder is None:
-            raise GraphError(
-                f"reading {name}: tensor {tensor.name!r} lies in {location!r}; "
-                "give the path of the model instead of its bytes"
-            )
-        path = (folder / location).resolve()
-        if Path(location).is_absolute() or not path.is_relative_to(folder):
-            raise UnsafeFileError(
-                f"reading {name}: tensor {tensor.name!r} points outside the model's folder, to {location!r}; refused"
-            )
-        if not path.is_file():
-            raise GraphError(
-                f"reading {name}: the external data file {location!r} of tensor {tensor.name!r} is missing; "
-                "put it beside the model"
-            )
-        total += external_data_helper.ExternalDataInfo(tensor).length or path.stat().st_size
-        if total > maximum_bytes:
-            raise UnsafeFileError(f"reading {name}: its external data exceeds {maximum_bytes:,} bytes; refused")
-        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that may lie in another file: initializers, and constants of nodes, also in subgraphs."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
-        for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            yield from _tensors(inner)
-
-
 def _check(proto: onnx.ModelProto, name: str) -> None:
+    if default_opset(proto) < 1:
+        raise GraphError(
+            f"checking {name}: expected a version of ONNX's own operators, found that it imports "
+            f"{[entry.domain for entry in proto.opset_import]} alone; export the model again"
+        )
+    if proto.graph.sparse_initializer:
+        sparse = proto.graph.sparse_initializer[0].values.name
+        raise GraphError(f"checking {name}: expected dense weights, found {sparse!r} stored as sparse; store it dense")
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(_with_shapes(proto))
     except onnx.checker.ValidationError as error:
-        first = str(error).strip().splitlines()[0]
-        raise GraphError(f"checking {name}: expected a valid ONNX model, found: {first}") from error
+        raise GraphError(f"checking {name}: expected a valid ONNX model, found: {first_line(error)}") from error
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes of its outputs inferred, where the file leaves them out as some converters do."""
+    if all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):
+        return proto
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+def _weights_are_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Old files list their weights among the inputs, with the numbers as default: they are not given at run time."""
+    given = {tensor.name for tensor in proto.graph.initializer}
+    if not any(value.name in given for value in proto.graph.input):
+        return proto
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    inputs = [value for value in proto.graph.input if value.name not in given]
+    del changed.graph.input[:]
+    changed.graph.input.extend(inputs)
+    changed.ir_version = max(changed.ir_version, MINIMUM_IR)
+    return changed
 
 
 def _write_out(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -119,6 +129,16 @@ def _write_out(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     names = [("", op_type) for op_type in WRITTEN_OUT]
     return inliner.inline_selected_functions(proto, names, inline_schema_functions=True)
+
+
+def _with_names(model: ir.Model) -> ir.Model:
+    """Nodes without a name are called like their first output: messages name them."""
+    taken = {node.name for node in model.graph}
+    for node in model.graph:
+        if not node.name and node.outputs and node.outputs[0].name not in taken:
+            node.name = node.outputs[0].name
+            taken.add(node.name)
+    return model
 
 
 def default_opset(proto: onnx.ModelProto) -> int:
@@ -133,8 +153,7 @@ def _raise_opset(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(proto, MINIMUM_OPSET)
     except RuntimeError as error:  # the converter's only way to say that an operator has no adapter
-        first = str(error).strip().splitlines()[0]
         raise GraphError(
-            f"reading {name}: opset {opset} cannot be brought to {MINIMUM_OPSET} ({first}); "
+            f"reading {name}: opset {opset} cannot be brought to {MINIMUM_OPSET} ({first_line(error)}); "
             "export the model again with a newer opset"
         ) from error

@@ -10,9 +10,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx_ir.passes import common
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sparsense.errors import GraphError
+from sparsense.graph.reading import first_line
 
+RUN_ERRORS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.NotImplemented, ort_errors.RuntimeException)
 Arrays = list[NDArray[Any]]
 
 
@@ -49,16 +52,18 @@ class Session:
         except (
             Exception
         ) as error:  # onnxruntime's exceptions share no base class; every one of them means "cannot load"
-            raise GraphError(
-                f"loading a graph in ONNX Runtime {ort.__version__}: {str(error).strip().splitlines()[0]}"
-            ) from error
+            raise GraphError(f"loading a graph in ONNX Runtime {ort.__version__}: {first_line(error)}") from error
         self.input_names = [entry.name for entry in self._session.get_inputs()]
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Arrays:
         """Run once; a single array goes to the first input."""
         if isinstance(feeds, np.ndarray):
             feeds = {self.input_names[0]: feeds}
-        outputs: Arrays = self._session.run(None, dict(feeds))
+        try:
+            outputs: Arrays = self._session.run(None, dict(feeds))
+        except RUN_ERRORS as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise GraphError(f"running a graph on {shapes}: {first_line(error)}") from error
         return outputs
 
 
