@@ -29,6 +29,8 @@ class Batches:
         batch_size: Of the largest batch.
         augment: Names of augmentations, applied in this order.
         seed: Of order and augmentation: the same seed gives the same epochs.
+
+    The attribute `generator` holds where the order and the augmentations are.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Batches:
         self.inputs, self.labels = inputs, labels
         self._count = math.ceil(len(inputs) / batch_size)
         self._augmentations = [AUGMENTATIONS[name] for name in augment]
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
 
     @classmethod
     def of(
@@ -71,11 +73,11 @@ class Batches:
         return self._count
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.inputs), generator=self._generator)
+        order = torch.randperm(len(self.inputs), generator=self.generator)
         for chosen in order.tensor_split(self._count):
             inputs = self.inputs[chosen]
             for augmentation in self._augmentations:
-                inputs = augmentation(inputs, self._generator)
+                inputs = augmentation(inputs, self.generator)
             yield inputs, self.labels[chosen]
 
 

@@ -1,11 +1,10 @@
-"""The one training loop: an objective is made small over batches, for a number of epochs."""
+"""The one training loop: an objective is made small over batches, epoch by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, repeat
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -55,16 +54,66 @@ def train(
     Raises:
         TrainingError: The loss or the weights are no longer finite, or there is nothing to train.
     """
-    optimizer = make_optimizer(module, settings)
-    rates = settings.rates(settings.epochs * len(batches))
-    losses: list[float] = []
-    with _training_mode(module), seeded(settings.seed):
-        for rate, batch in zip(rates, chain.from_iterable(repeat(batches, settings.epochs)), strict=True):
-            losses.append(_step(optimizer, rate, objective(module, batch), step=len(losses)))
-            after_step()
-            report("training", len(losses), len(rates))
-    _check_weights(module, settings.learning_rate)
-    return [sum(losses[i : i + len(batches)]) / len(batches) for i in range(0, len(losses), len(batches))]
+    training = Training(module, objective, batches, settings)
+    while not training.done:
+        training.epoch(after_step=after_step, report=report)
+    return training.losses
+
+
+class Training(Generic[B]):
+    """A training run that goes on epoch by epoch; `sparsense.training.checkpoint` keeps it between them.
+
+    Args:
+        module: Trained in place; in evaluation mode between the epochs.
+        objective: `(module, batch) -> loss`.
+        batches: Gone through once per epoch.
+        settings: As for `train`.
+    """
+
+    def __init__(
+        self, module: nn.Module, objective: Objective[B], batches: Epoch[B], settings: TrainingSettings
+    ) -> None:
+        self.module, self.objective, self.batches, self.settings = module, objective, batches, settings
+        self.optimizer = make_optimizer(module, settings)
+        self.rates = settings.rates(settings.epochs * len(batches))
+        self.losses: list[float] = []
+        with seeded(settings.seed):
+            self.random_state = torch.get_rng_state()
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are over."""
+        return len(self.losses) == self.settings.epochs
+
+    def epoch(self, *, after_step: Callable[[], object] = lambda: None, report: Report = lambda *_: None) -> float:
+        """One more epoch.
+
+        Returns:
+            Its mean loss.
+
+        Raises:
+            TrainingError: The loss or the weights are no longer finite.
+        """
+        first = len(self.losses) * len(self.batches)
+        found: list[float] = []
+        with _training_mode(self.module), self._random_numbers():
+            rates = self.rates[first : first + len(self.batches)]
+            for rate, batch in zip(rates, self.batches, strict=True):
+                loss = self.objective(self.module, batch)
+                found.append(_step(self.optimizer, rate, loss, step=first + len(found)))
+                after_step()
+                report("training", first + len(found), len(self.rates))
+        _check_weights(self.module, self.settings.learning_rate)
+        self.losses.append(sum(found) / len(found))
+        return self.losses[-1]
+
+    @contextmanager
+    def _random_numbers(self) -> Iterator[None]:
+        """Torch's own random numbers go on where the last epoch left them, and come back as they were."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.random_state)
+            yield
+            self.random_state = torch.get_rng_state()
 
 
 def _step(optimizer: Optimizer, rate: float, loss: Tensor, *, step: int) -> float:
