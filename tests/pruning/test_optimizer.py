@@ -57,12 +57,8 @@ def test_groups_options_and_schedulers_go_on():
     rebind_optimizer_(optimizer, module, report.module, report.removal)
     scheduler.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.01])
-    assert [
-        p is q for p, q in zip(optimizer.param_groups[0]["params"], report.module[0].parameters(), strict=True)
-    ] == [
-        True,
-        True,
-    ]
+    pairs = zip(optimizer.param_groups[0]["params"], report.module[0].parameters(), strict=True)
+    assert all(mine is theirs for mine, theirs in pairs)
 
 
 def test_an_optimiser_of_something_else_is_refused_and_left_alone():

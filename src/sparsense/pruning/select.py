@@ -30,10 +30,14 @@ def select(
 ) -> Mask:
     """Remove the least salient weights.
 
-    The number removed is exactly round(sparsity * weights). Scopes: `global` compares all weights with each
-    other; `block` those of layers in the same submodule, and gives every submodule the same sparsity; `layer`
-    gives every layer the same sparsity; `row` every output channel the same sparsity within `layer`; `erk` (Erdos-Renyi kernel) gives a layer a density in proportion to (sum of its sizes) / (product of
-    its sizes), so large layers become the sparsest. Of equal saliencies the one that comes first goes first.
+    The number removed is exactly round(sparsity * weights). Of equal saliencies the one that comes first goes first.
+    Scopes:
+
+    - `global` compares all weights with each other;
+    - `block` those of layers in the same submodule, and gives every submodule the same sparsity;
+    - `layer` gives every layer the same sparsity; `row` every output channel the same within `layer`;
+    - `erk` (Erdos-Renyi kernel) gives a layer a density in proportion to (sum of its sizes) / (product of its
+      sizes), so large layers become the sparsest.
 
     Args:
         saliency: Parameter name -> saliency, finite and `>= 0`; the names given are those that are pruned.
