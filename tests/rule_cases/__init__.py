@@ -3,6 +3,7 @@
 from rule_cases import (
     activation,
     arithmetic,
+    attention,
     convolution,
     index,
     linear,
@@ -16,6 +17,6 @@ from rule_cases import (
 from rule_cases.case import CASES, EXAMPLES, Case, Draw, check
 
 __all__ = [
-    "CASES", "EXAMPLES", "Case", "Draw", "activation", "arithmetic", "check", "convolution", "index", "linear",
-    "normalise", "pool", "reduce", "resize", "shape", "trigonometry",
+    "CASES", "EXAMPLES", "Case", "Draw", "activation", "arithmetic", "attention", "check", "convolution", "index",
+    "linear", "normalise", "pool", "reduce", "resize", "shape", "trigonometry",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from sparsense.autodiff.rules import (
     activation,
     arithmetic,
+    attention,
     convolution,
     index,
     linear,
@@ -17,6 +18,7 @@ from sparsense.autodiff.rules import (
 __all__ = [
     "activation",
     "arithmetic",
+    "attention",
     "convolution",
     "index",
     "linear",

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from sparsense.autodiff.masks import above, at_least, at_most, complement, is_step
 from sparsense.autodiff.rule import Call, vjp
 from sparsense.autodiff.rules.trigonometry import gauss
-from sparsense.autodiff.shapes import as_mask, dtype_of
+from sparsense.autodiff.shapes import as_mask, dims, dtype_of, rank
 from sparsense.graph.build import Builder
 
 
@@ -60,12 +60,31 @@ vjp("Celu", _celu)
 vjp("Selu", _selu)
 
 
+def _bell(op: Builder, x: Any) -> Any:
+    """The derivative s (1 - s) of s = sigmoid(x), as e / (1 + e)^2 with e = exp(-|x|): accurate however small it is.
+
+    ONNX Runtime's Sigmoid keeps three digits at -10 and none below -17; 1 - s is rounding at the other end.
+    """
+    fall = op.Exp(op.Neg(op.Abs(x)))
+    whole = op.Add(fall, 1.0)
+    return op.Div(fall, op.Mul(whole, whole))
+
+
 def _sigmoid(op: Builder, d: Any, c: Call) -> Any:
-    return op.Mul(d, op.Mul(c.y[0], complement(op, c.y[0])))
+    """The derivative is y (1 - y); where y multiplies x (SiLU), its own digits suffice and keep the blocked layout."""
+    if any(use.node.op_type == "Mul" and c.x[0] in use.node.inputs for use in c.y[0].uses()):
+        return op.Mul(d, op.Mul(c.y[0], complement(op, c.y[0])))
+    return op.Mul(d, _bell(op, c.x[0]))
 
 
 def _tanh(op: Builder, d: Any, c: Call) -> Any:
-    return op.Mul(d, complement(op, op.Mul(c.y[0], c.y[0])))
+    """1 - y^2, which is 4 s (1 - s) for s = sigmoid(2 x)."""
+    return op.Mul(d, op.Mul(_bell(op, op.Mul(c.x[0], 2.0)), 4.0))
+
+
+def _softplus(op: Builder, d: Any, c: Call) -> Any:
+    """sigmoid(x) = e^(x - y)."""
+    return op.Mul(d, op.Exp(op.Sub(c.x[0], c.y[0])))
 
 
 def _softsign(op: Builder, d: Any, c: Call) -> Any:
@@ -75,7 +94,7 @@ def _softsign(op: Builder, d: Any, c: Call) -> Any:
 
 vjp("Sigmoid", _sigmoid)
 vjp("Tanh", _tanh)
-vjp("Softplus", lambda op, d, c: op.Mul(d, op.Sigmoid(c.x[0])))
+vjp("Softplus", _softplus)
 vjp("Softsign", _softsign)
 
 
@@ -107,8 +126,9 @@ def _swish(op: Builder, d: Any, c: Call) -> Any:
 def _mish(op: Builder, d: Any, c: Call) -> Any:
     """With y = x t and t = tanh(softplus(x)): the derivative is t + x (1 - t^2) sigmoid(x)."""
     x = c.x[0]
-    gate = op.Tanh(op.Softplus(x))
-    rise = op.Mul(op.Mul(x, complement(op, op.Mul(gate, gate))), op.Sigmoid(x))
+    soft = op.Softplus(x)
+    gate = op.Tanh(soft)
+    rise = op.Mul(op.Mul(x, complement(op, op.Mul(gate, gate))), op.Exp(op.Sub(x, soft)))
     return op.Mul(d, op.Add(gate, rise))
 
 
@@ -141,15 +161,28 @@ vjp("Gelu", _gelu)
 
 
 def _softmax(op: Builder, d: Any, c: Call) -> Any:
-    """The derivative is y (d - sum(d y))."""
+    """The derivative is y (d - sum(d y)).
+
+    A row of classes may be so sure that 1 - y is rounding: there d counts from that of the largest y, which changes
+    nothing, and nothing cancels.
+    """
     axis = c.attribute("axis", -1)
+    if rank(c.x[0]) == 2:
+        d = op.Sub(d, op.GatherElements(d, op.ArgMax(c.y[0], axis=axis, keepdims=1), axis=axis))
     return op.Mul(c.y[0], op.Sub(d, op.ReduceSum(op.Mul(d, c.y[0]), [axis], keepdims=1)))
 
 
 def _log_softmax(op: Builder, d: Any, c: Call) -> Any:
-    """The derivative is d - e^y sum(d)."""
-    axis = c.attribute("axis", -1)
-    return op.Sub(d, op.Mul(op.Exp(c.y[0]), op.ReduceSum(d, [axis], keepdims=1)))
+    """The derivative is d - p sum(d), p = softmax(x); of the largest p, 1 - p is taken as the sum of the others."""
+    axis, total = c.attribute("axis", -1), op.ReduceSum(d, [c.attribute("axis", -1)], keepdims=1)
+    p, count = op.Softmax(c.x[0], axis=axis), dims(c.x[0])[axis]
+    if not isinstance(count, int):
+        return op.Sub(d, op.Mul(p, total))
+    places = np.arange(count).reshape(-1, *[1] * (rank(c.x[0]) - 1 - axis % rank(c.x[0])))
+    top = as_mask(op, op.Equal(op.ArgMax(p, axis=axis, keepdims=1), places), p)
+    others = op.Mul(p, op.Sub(1.0, top))
+    away = op.Sub(op.Mul(top, op.ReduceSum(others, [axis], keepdims=1)), others)  # top - p
+    return op.Add(op.Sub(d, op.Mul(top, total)), op.Mul(away, total))
 
 
 vjp("Softmax", _softmax)
