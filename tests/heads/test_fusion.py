@@ -9,11 +9,13 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from sparsense.benchmark.metrics import auroc
 from sparsense.detector import Scored, fit_head
 from sparsense.graph import Builder, Session
 from sparsense.heads import HEADS
+from sparsense.heads.cauchy import cauchy
 from sparsense.heads.fusion import _held_out_scores
 from sparsense.heads.neighbours import unit_rows
 from sparsense.heads.surprise import SHARES, surprise_knots, surprise_of
@@ -65,12 +67,43 @@ def test_surprise_keeps_the_order_beyond_the_data() -> None:
     assert (np.diff(found) > 0).all()
 
 
+def cauchy_of(surprises: Any) -> np.ndarray:
+    rows = np.asarray(surprises, np.float32)
+    graph = ir.Graph([ir.val("s", ir.DataType.FLOAT, ["N", rows.shape[1]])], [], nodes=[], opset_imports={"": 20})
+    graph.name = "cauchy"
+    return Session(ir.Model(graph, ir_version=10), [cauchy(Builder(graph), graph.inputs[0])])(rows)[0]
+
+
+def test_cauchy_is_a_monotone_function_of_the_published_p_value() -> None:
+    p = np.random.default_rng(0).uniform(1e-12, 0.985, (2000, 3)) ** np.array([1, 4, 8])
+    combined = stats.cauchy.sf(np.mean(1 / np.tan(np.pi * p), axis=1))
+    found = cauchy_of(-np.log(p))
+    statistic = 1 / np.tan(np.pi * combined)
+    np.testing.assert_allclose(found, np.sign(statistic) * np.log1p(np.abs(statistic)), rtol=2e-4, atol=2e-5)
+
+
+def test_cauchy_of_dependent_heads_keeps_its_promise() -> None:
+    common = np.random.default_rng(0).standard_normal((20_000, 1))
+    p = stats.norm.sf(0.9 * common + np.sqrt(0.19) * np.random.default_rng(1).standard_normal((20_000, 4)))
+    statistic = np.expm1(np.abs(found := cauchy_of(-np.log(p)))) * np.sign(found)
+    assert (stats.cauchy.sf(statistic) <= 0.01).mean() == pytest.approx(0.01, abs=0.003)
+    fisher = stats.chi2.sf(-2 * np.log(p).sum(1), 8)
+    assert (fisher <= 0.01).mean() > 0.03  # which takes dependent evidence for independent
+
+
+def test_cauchy_keeps_order_far_beyond_the_range_of_float32() -> None:
+    found = cauchy_of([[s, 0.1] for s in (1, 10, 80, 200, 1e4, 1e6)])
+    assert np.isfinite(found).all()
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_allclose(found[2:], np.array([80, 200, 1e4, 1e6]) - np.log(2 * np.pi), rtol=1e-5)
+
+
 def fused(**options: Any) -> Scored:
     head = HEADS["fusion"](**options)
     return fit_head(tiny_graph(), head, tiny_data("fit", 240, seed=0), preprocessing=tiny_network().preprocessing)
 
 
-@pytest.mark.parametrize("method", ["fisher", "harmonic", "z"])
+@pytest.mark.parametrize("method", ["fisher", "harmonic", "cauchy", "z"])
 @pytest.mark.parametrize(
     "members",
     [["energy", "msp"], ["mahalanobis", "energy", {"name": "sensnorm", "options": {"p": 2, "structure": "channel"}}]],

@@ -46,11 +46,17 @@ class ClassMoments:
             InputError: Observations that are not finite, or another number of labels.
             CalibrationError: Fewer than 2 observations.
         """
+        return cls.of(labelled(batches, labels))
+
+    @classmethod
+    def of(cls, batches: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> ClassMoments:
+        """The same from batches that come with their labels: `[n, D]` and `[n]`."""
         origin: Any = None
         square: Any = 0.0
         sums: dict[int, Matrix] = {}
         counts: dict[int, int] = {}
-        for rows, classes in labelled(batches, labels):
+        for batch, classes in batches:
+            rows = finite(batch)
             origin = rows.mean(0) if origin is None else origin
             rows = rows - origin
             square = square + rows.T @ rows

@@ -12,7 +12,9 @@ from sparsense.autodiff.shapes import dims
 from sparsense.errors import UnknownNameError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.cauchy import cauchy
 from sparsense.heads.checks import at_least, one_of
+from sparsense.heads.contributions import Contributions
 from sparsense.heads.evaluate import score_observations
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, Stream, make_head, register
@@ -20,6 +22,7 @@ from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.surprise import surprise_knots, surprise_of
 
 Member = str | Mapping[str, Any]
+METHODS = ("fisher", "harmonic", "cauchy", "z")
 
 
 @register
@@ -29,6 +32,7 @@ class Fusion(Head):
     s_m(x) = -log P(an in-distribution input scores at least as high with head m), beyond the data by its tail
     score  = sum_m s_m              `fisher`: every head has a say
              log sum_m exp s_m      `harmonic`: the most surprised head decides
+             sgn(T) log(1 + |T|)    `cauchy`: T = mean_m cot(pi p_m), p_m = exp -s_m; for dependent heads
              sum_m z_m              `z`: standardised scores
 
     Everything is learnt from in-distribution data: for the s_m, each head scores inputs that it was not fitted on (by
@@ -37,12 +41,12 @@ class Fusion(Head):
 
     Args:
         members: Names of heads, or mappings `{name: ..., options: {...}}`; at least 2.
-        method: `fisher`, `harmonic` or `z`.
+        method: `fisher`, `harmonic`, `cauchy` or `z`.
         folds: Parts of the fitting data for the cross-fitting, at least 2.
 
     Reference:
         Fisher, "Statistical methods for research workers", 1932; Wilson, "The harmonic mean p-value for combining
-        dependent tests", PNAS 2019.
+        dependent tests", PNAS 2019; Liu and Xie, "Cauchy combination test", JASA 2020, arXiv:1808.09011.
     """
 
     name = "fusion"
@@ -56,7 +60,7 @@ class Fusion(Head):
         folds: int = 5,
     ) -> None:
         self.members = [_described(member) for member in _checked(members)]
-        self.method, self.folds = one_of("method", method, ("fisher", "harmonic", "z")), at_least("folds", folds, 2)
+        self.method, self.folds = one_of("method", method, METHODS), at_least("folds", folds, 2)
         self._heads = [_made(member) for member in self.members]
         self._widths: list[int] = []
         self.needs_labels = any(head.needs_labels for head in self._heads)
@@ -90,6 +94,18 @@ class Fusion(Head):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Score, scale and combine."""
+        return self._combined(op, self._evidence(op, observed))
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every member adds; where the combination is no sum, its share of the evidence."""
+        op, evidence = network.op, self._evidence(network.op, observed)
+        if self.method in ("harmonic", "cauchy"):
+            total = op.Unsqueeze(self._combined(op, evidence), [1])
+            evidence = op.Mul(op.Softmax(evidence, axis=1), total)
+        return Contributions("members", [head.name for head in self._heads], evidence)
+
+    def _evidence(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Every member's surprise or standardised score, [N, M]."""
         knots, slopes, scales = self.learnt("knots"), self.learnt("slopes"), self.learnt("scales")
         columns, start = [], 0
         for index, (head, width) in enumerate(zip(self._heads, self._widths, strict=True)):
@@ -100,10 +116,14 @@ class Fusion(Head):
             else:
                 columns.append(surprise_of(op, score, knots[index], slopes[index]))
             start += width
-        together = concatenated(op, columns)
+        return concatenated(op, columns)
+
+    def _combined(self, op: Builder, evidence: ir.Value) -> ir.Value:
         if self.method == "harmonic":
-            return op.Squeeze(op.ReduceLogSumExp(together, [1], keepdims=1), [1])
-        return op.ReduceSum(together, [1], keepdims=0)
+            return op.Squeeze(op.ReduceLogSumExp(evidence, [1], keepdims=1), [1])
+        if self.method == "cauchy":
+            return cauchy(op, evidence)
+        return op.ReduceSum(evidence, [1], keepdims=0)
 
     def state(self) -> dict[str, Array]:
         """The members' own statistics too, by number and name."""

@@ -11,6 +11,7 @@ from sparsense.autodiff import Layer, differentiate, weighted_layers
 from sparsense.autodiff.shapes import ones_like, rank
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.contributions import Contributions, channels_of, names_of, per_group
 from sparsense.heads.features import LastLayer
 from sparsense.heads.head import Head, register
 from sparsense.heads.loss import predicted_class
@@ -31,6 +32,13 @@ class GradientAbnormality(Head):
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Mean square over the channels."""
         return op.ReduceMean(op.Mul(observed, observed), [1], keepdims=0)
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What the channels of every layer add."""
+        op, layers = network.op, self._inner(network)
+        widths = channels_of(layers)
+        squares = op.Mul(op.Mul(observed, observed), 1 / sum(widths))
+        return Contributions("layers", names_of(layers), per_group(op, squares, widths))
 
     def _inner(self, network: ForwardGraph) -> list[Layer]:
         """The chosen layers, without the one that makes the logits."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.autodiff import Layer, weighted_layers
 from sparsense.autodiff.shapes import dims
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import flag, within
-from sparsense.heads.classes import ClassMoments, finite
+from sparsense.heads.classes import ClassMoments
+from sparsense.heads.contributions import Contributions, names_of, per_group
 from sparsense.heads.gaussian import whitening
 from sparsense.heads.head import Array, Head
 from sparsense.heads.loss import predicted_class
@@ -24,6 +26,8 @@ class GaussianHead(Head):
 
     With `by_class` the covariance is that within classes. A class that was never predicted has the mean of all.
     """
+
+    layers: Sequence[str] | int | None = None
 
     def __init__(self, *, shrinkage: float, by_class: bool) -> None:
         self.shrinkage, self.by_class = within("shrinkage", shrinkage, 0, 1), flag("by_class", by_class)
@@ -42,18 +46,40 @@ class GaussianHead(Head):
         return network.op.Concat(value, predicted_class(network.op, network.output), axis=1)
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
-        """Learn what is usual and how it varies."""
-        rows = [finite(batch) for batch in observations]
-        width = rows[0].shape[1] - self._classes
-        classes = [batch[:, width:].argmax(1) if self.by_class else np.zeros(len(batch), int) for batch in rows]
-        found = ClassMoments.fit((batch[:, :width] for batch in rows), np.concatenate(classes))
+        """Learn what is usual and how it varies, in one pass."""
+        found = ClassMoments.of(self._parts(batch) for batch in observations)
         self.means_ = np.tile(found.mean, (max(self._classes, 1), 1))
         self.means_[found.classes] = found.means
         self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
         return self
 
+    def _parts(self, batch: Array) -> tuple[Array, Array]:
+        """V and the predicted class of a batch of observations."""
+        width = batch.shape[1] - self._classes
+        return batch[:, :width], batch[:, width:].argmax(1) if self.by_class else np.zeros(len(batch), np.int64)
+
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Squared distance to the usual."""
+        _, white = self._distances(op, observed)
+        return op.ReduceSum(op.Mul(white, white), [1], keepdims=0)
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every layer adds to the distance: sum over its numbers i of (v - mu)_i (C^-1 (v - mu))_i.
+
+        Layers that vary together share what they add; one may take away what another one adds too much.
+        """
+        op, layers = network.op, weighted_layers(network, layers=self.layers)
+        centred, white = self._distances(op, observed)
+        pulled = op.MatMul(white, self.learnt("whitening").astype(np.float32))
+        value = per_group(op, op.Mul(centred, pulled), self.columns(layers))
+        return Contributions("layers", names_of(layers), value)
+
+    def columns(self, layers: Sequence[Layer]) -> list[int]:
+        """How many numbers of v belong to each layer; the default: the same for all."""
+        return [self.learnt("means").shape[1] // len(layers)] * len(layers)
+
+    def _distances(self, op: Builder, observed: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """V - mu, and the same whitened, [N, D]."""
         means, whiten = (self.learnt(name).astype(np.float32) for name in ("means", "whitening"))
         width = means.shape[1]
         if self.by_class:
@@ -61,5 +87,4 @@ class GaussianHead(Head):
             centred = op.Sub(op.Slice(observed, [0], [width], [1]), op.MatMul(chosen, means))
         else:
             centred = op.Sub(observed, means)
-        white = op.MatMul(centred, np.ascontiguousarray(whiten.T))
-        return op.ReduceSum(op.Mul(white, white), [1], keepdims=0)
+        return centred, op.MatMul(centred, np.ascontiguousarray(whiten.T))

@@ -15,6 +15,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.bottleneck import decoder_layers, find_code
 from sparsense.heads.checks import within
+from sparsense.heads.contributions import Contributions
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.reconstruction_error import mean_error
 from sparsense.heads.sensitivity import concatenated, gradients
@@ -87,6 +88,12 @@ class GradientConstraint(Head):
         error = op.Squeeze(op.Slice(observed, [0], [1], [1]), [1])
         alignment = op.ReduceMean(op.Slice(observed, [1], [2**31 - 1], [1]), [1], keepdims=0)
         return op.Sub(error, op.Mul(alignment, self.beta))
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """The error, and what the alignment of every layer takes away from it."""
+        names = [layer.name for layer in self._chosen(network)]
+        weights = np.array([1.0, *[-self.beta / len(names)] * len(names)], np.float32)
+        return Contributions("terms", ["error", *names], network.op.Mul(observed, weights))
 
     def state(self) -> dict[str, Array]:
         """The direction of the mean gradient of each layer, arranged as in the graph."""

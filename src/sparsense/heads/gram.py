@@ -13,6 +13,7 @@ from sparsense.autodiff.shapes import dims, rank
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
+from sparsense.heads.contributions import Contributions, names_of, per_group
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, register
 from sparsense.heads.loss import predicted_class
@@ -81,6 +82,16 @@ class GramMatrices(Head):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Deviations from the ranges of the predicted class, summed and divided by its probability."""
+        return op.ReduceSum(self._deviation(op, observed), [1], keepdims=0)
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every layer adds."""
+        layers = weighted_layers(network, layers=self.layers)
+        value = per_group(network.op, self._deviation(network.op, observed), self._widths[:-1])
+        return Contributions("layers", names_of(layers), value)
+
+    def _deviation(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Weighted deviation of every row sum, over the predicted class's probability: [N, layers * powers * C]."""
         low, high = self.learnt("lowest").astype(np.float32), self.learnt("highest").astype(np.float32)
         width = low.shape[1]
         sums = op.Slice(observed, [0], [width], [1])
@@ -94,8 +105,7 @@ class GramMatrices(Head):
             op.Mul(below, op.MatMul(chosen, low_ends.astype(np.float32))),
             op.Mul(above, op.MatMul(chosen, high_ends.astype(np.float32))),
         )
-        confidence = op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=0)
-        return op.Div(op.ReduceSum(parts, [1], keepdims=0), confidence)
+        return op.Div(parts, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
 
 
 def _row_sums(op: Builder, value: ir.Value, power: int) -> ir.Value:

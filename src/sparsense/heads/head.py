@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sparsense.errors import NotFittedError, UnknownNameError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.contributions import Contributions
 from sparsense.registry import Registry
 
 Array = NDArray[Any]
@@ -72,6 +73,14 @@ class Head(ABC):
     @abstractmethod
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Add the nodes that turn an observation into a score `[N]`; higher = more anomalous, not clamped."""
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions | None:  # noqa: ARG002
+        """Add the nodes that say what the score is made of; None, the default, where it has no parts that add up."""
+        return None
+
+    def locate(self, network: ForwardGraph) -> ir.Value | None:  # noqa: ARG002
+        """Add the nodes of a map `[N, H, W]` of where the score comes from; for heads that look at positions."""
+        return None
 
     def state(self) -> dict[str, Array]:
         """What was learnt, by name; empty for a head without statistics."""

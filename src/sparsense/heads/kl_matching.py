@@ -36,9 +36,8 @@ class KLMatching(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the mean softmax of each predicted class."""
-        rows = [finite(batch) for batch in observations]
-        predicted = np.concatenate([batch.argmax(1) for batch in rows])
-        self.templates_ = ClassMoments.fit(map(np.exp, rows), predicted).means
+        rows = (finite(batch) for batch in observations)
+        self.templates_ = ClassMoments.of((np.exp(batch), batch.argmax(1)) for batch in rows).means
         return self
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.shapes import rank
@@ -9,6 +10,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.bottleneck import find_code
 from sparsense.heads.checks import within
+from sparsense.heads.contributions import Contributions
 from sparsense.heads.head import Head, register
 
 
@@ -46,6 +48,11 @@ class LatentNorm(Head):
         """Their weighted sum."""
         error, size = (op.Squeeze(op.Slice(observed, [i], [i + 1], [1]), [1]) for i in (0, 1))
         return op.Add(error, op.Mul(size, self.beta))
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """Error and code."""
+        weights = np.array([1.0, self.beta], np.float32)
+        return Contributions("terms", ["error", "code"], network.op.Mul(observed, weights))
 
 
 def length(op: Builder, value: ir.Value) -> ir.Value:

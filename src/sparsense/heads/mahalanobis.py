@@ -8,10 +8,12 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.autodiff.shapes import dims
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import within
 from sparsense.heads.classes import ClassMoments
+from sparsense.heads.contributions import Contributions
 from sparsense.heads.gaussian import whitening
 from sparsense.heads.head import Array, Head, register
 
@@ -51,6 +53,23 @@ class Mahalanobis(Head):
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """The smallest of the squared distances, all taken in whitened coordinates about the mean of all classes."""
         return nearest(op, observed, self.learnt("origin"), self.learnt("whitening"), self.learnt("means"))
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every penultimate feature adds to the distance."""
+        learnt = (self.learnt("origin"), self.learnt("whitening"), self.learnt("means"))
+        value = feature_parts(network.op, observed, *learnt)
+        return Contributions("features", [f"feature {i}" for i in range(dims(observed)[1])], value)
+
+
+def feature_parts(op: Builder, observed: ir.Value, origin: Array, whiten: Array, means: Array) -> ir.Value:
+    """What every feature adds to min_c ||W (x - mu_c)||^2, [N, D]: (x - mu_c)_i (C^-1 (x - mu_c))_i."""
+    centres = ((means - origin) @ whiten.T).astype(np.float32)
+    white = op.MatMul(op.Sub(observed, origin.astype(np.float32)), whiten.T.astype(np.float32))
+    cross = op.Add(op.MatMul(white, -2 * centres.T), np.square(centres).sum(1))
+    closest = op.ArgMin(cross, axis=1, keepdims=0)
+    white = op.Sub(white, op.Gather(centres, closest, axis=0))
+    centred = op.Sub(observed, op.Gather(means.astype(np.float32), closest, axis=0))
+    return op.Mul(centred, op.MatMul(white, whiten.astype(np.float32)))
 
 
 def nearest(op: Builder, observed: ir.Value, origin: Array, whiten: Array, means: Array) -> ir.Value:

@@ -9,7 +9,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least, one_of, positive
 from sparsense.heads.head import Head, register
-from sparsense.heads.similarity import check_size, gradient_dissimilarity, structural_dissimilarity
+from sparsense.heads.similarity import check_size, gradient_maps, mean_of_maps, structural_map
 
 
 @register
@@ -41,15 +41,27 @@ class ReconstructionError(Head):
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The error itself, [N, 1]."""
+        return network.op.Unsqueeze(mean_of_maps(network.op, self._errors(network)), [1])
+
+    def _errors(self, network: ForwardGraph) -> list[ir.Value]:
+        """The error of every element, or window; for several scales one after the other."""
         op, x, y = network.op, network.target, network.output
         if self.metric == "ssim":
             check_size(x, self.window)
-            error = structural_dissimilarity(op, x, y, window=self.window, value_range=self.value_range)
-        elif self.metric == "ms_gms":
-            error = gradient_dissimilarity(op, x, y)
-        else:
-            error = mean_error(network, squared=self.metric == "l2")
-        return op.Unsqueeze(error, [1])
+            return [structural_map(op, x, y, window=self.window, value_range=self.value_range)]
+        if self.metric == "ms_gms":
+            return gradient_maps(op, x, y)
+        return [element_error(network, squared=self.metric == "l2")]
+
+    def locate(self, network: ForwardGraph) -> ir.Value | None:
+        """The error at every position, whose mean is the score; of `ms_gms` all scales, brought to the input's size."""
+        if rank(network.target) != 4:
+            return None
+        op = network.op
+        maps = [op.ReduceMean(part, [1], keepdims=0) for part in self._errors(network)]
+        if len(maps) == 1:
+            return maps[0]
+        return op.Mul(op.Sum(*(_as_large(op, part, network.target) for part in maps)), 1 / len(maps))
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """As observed."""
@@ -58,7 +70,19 @@ class ReconstructionError(Head):
 
 def mean_error(network: ForwardGraph, *, squared: bool) -> ir.Value:
     """Mean absolute or squared difference of input and output, [N]."""
+    each = element_error(network, squared=squared)
+    return network.op.ReduceMean(each, list(range(1, rank(network.target))), keepdims=0)
+
+
+def element_error(network: ForwardGraph, *, squared: bool) -> ir.Value:
+    """Absolute or squared difference of input and output, element by element."""
     op = network.op
     difference = op.Sub(network.target, network.output)
-    each = op.Mul(difference, difference) if squared else op.Abs(difference)
-    return op.ReduceMean(each, list(range(1, rank(network.target))), keepdims=0)
+    return op.Mul(difference, difference) if squared else op.Abs(difference)
+
+
+def _as_large(op: Builder, value: ir.Value, image: ir.Value) -> ir.Value:
+    """A map [N, h, w] at the size of an image [N, C, H, W]: [N, H, W]."""
+    column = op.Unsqueeze(value, [1])
+    sizes = op.Concat(op.Shape(column, start=0, end=2), op.Shape(image, start=2, end=4), axis=0)
+    return op.Squeeze(op.Resize(column, None, None, sizes, mode="linear"), [1])

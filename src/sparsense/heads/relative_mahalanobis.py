@@ -8,10 +8,12 @@ from typing import Self
 import onnx_ir as ir
 
 from sparsense.graph.build import Builder
+from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.classes import ClassMoments
+from sparsense.heads.contributions import Contributions
 from sparsense.heads.gaussian import Gaussian, whitening
 from sparsense.heads.head import Array, register
-from sparsense.heads.mahalanobis import Mahalanobis, nearest
+from sparsense.heads.mahalanobis import Mahalanobis, feature_parts, nearest
 
 
 @register
@@ -41,3 +43,10 @@ class RelativeMahalanobis(Mahalanobis):
         """The difference of the two squared distances."""
         close = nearest(op, observed, self.learnt("origin"), self.learnt("whitening"), self.learnt("means"))
         return op.Sub(close, Gaussian(self.learnt("origin"), self.learnt("background")).distance(op, observed))
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every feature adds to the one distance, less what it adds to the other."""
+        close, op = super().explain(network, observed), network.op
+        origin = self.learnt("origin")
+        far = feature_parts(op, observed, origin, self.learnt("background"), origin[None])
+        return Contributions(close.kind, close.names, op.Sub(close.value, far))

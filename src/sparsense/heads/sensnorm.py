@@ -13,6 +13,7 @@ from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import flag, one_of
+from sparsense.heads.contributions import Contributions, names_of
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.loss import elasticity_seed, one_hot, predicted_class
 from sparsense.heads.sensitivity import check_order, check_structure, layer_distances, layer_norms, sensitivities
@@ -99,6 +100,11 @@ class SensNorm(Head):
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Their mean."""
         return op.ReduceMean(observed, [1], keepdims=0)
+
+    def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
+        """What every layer adds to the mean."""
+        names = names_of(weighted_layers(network, layers=self.layers))
+        return Contributions("layers", names, network.op.Mul(observed, 1 / len(names)))
 
     def state(self) -> dict[str, Array]:
         """The reference of each layer, arranged as in the graph."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from sparsense.autodiff import weighted_layers
+from sparsense.autodiff import Layer, weighted_layers
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.contributions import channels_of
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
 from sparsense.heads.loss import elasticity_seed
@@ -52,3 +53,7 @@ class SensitivityGates(GaussianHead):
                 "layers=..."
             )
         return row
+
+    def columns(self, layers: Sequence[Layer]) -> list[int]:
+        """As many as each layer has channels."""
+        return channels_of(layers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from sparsense.autodiff.shapes import dims
+from sparsense.autodiff.shapes import dims, rank
 from sparsense.errors import GraphError
 from sparsense.graph.build import Builder
 
@@ -15,7 +17,12 @@ K1, K2 = 0.01, 0.03  # of the structural similarity
 
 
 def structural_dissimilarity(op: Builder, x: ir.Value, y: ir.Value, *, window: int, value_range: float) -> ir.Value:
-    """Mean of (1 - SSIM) / 2 over channels and positions, [N]; windows are square, uniform and inside the image."""
+    """Mean of (1 - SSIM) / 2 over channels and positions, [N]."""
+    return mean_of_maps(op, [structural_map(op, x, y, window=window, value_range=value_range)])
+
+
+def structural_map(op: Builder, x: ir.Value, y: ir.Value, *, window: int, value_range: float) -> ir.Value:
+    """(1 - SSIM) / 2 of every channel and window, [N, C, H', W']; windows are square, uniform and inside the image."""
 
     def mean(value: ir.Value) -> ir.Value:
         return op.AveragePool(value, kernel_shape=[window, window], strides=[1, 1])
@@ -26,23 +33,33 @@ def structural_dissimilarity(op: Builder, x: ir.Value, y: ir.Value, *, window: i
     c1, c2 = (K1 * value_range) ** 2, (K2 * value_range) ** 2
     above = op.Mul(op.Add(op.Mul(op.Mul(mx, my), 2.0), c1), op.Add(op.Mul(cov, 2.0), c2))
     below = op.Mul(op.Add(op.Add(op.Mul(mx, mx), op.Mul(my, my)), c1), op.Add(op.Add(vx, vy), c2))
-    return op.ReduceMean(op.Mul(op.Sub(1.0, op.Div(above, below)), 0.5), [1, 2, 3], keepdims=0)
+    return op.Mul(op.Sub(1.0, op.Div(above, below)), 0.5)
 
 
 def gradient_dissimilarity(op: Builder, x: ir.Value, y: ir.Value) -> ir.Value:
     """Mean over 3 scales of 1 - similarity of the gradient magnitudes of the channels' means, [N]."""
+    return mean_of_maps(op, gradient_maps(op, x, y))
+
+
+def mean_of_maps(op: Builder, maps: Sequence[ir.Value]) -> ir.Value:
+    """The mean of each, then of all: [N]."""
+    means = [op.ReduceMean(part, list(range(1, rank(part))), keepdims=0) for part in maps]
+    return op.Mul(op.Sum(*means), 1 / len(means)) if len(means) > 1 else means[0]
+
+
+def gradient_maps(op: Builder, x: ir.Value, y: ir.Value) -> list[ir.Value]:
+    """1 - similarity of the gradient magnitudes of the channels' means, at 3 scales: [N, 1, H', W'] each."""
     check_size(x, 3 * 2 ** (SCALES - 1))
     x, y = (op.ReduceMean(value, [1], keepdims=1) for value in (x, y))
-    total = None
+    maps = []
     for scale in range(SCALES):
         if scale:
             x, y = (op.AveragePool(value, kernel_shape=[2, 2], strides=[2, 2]) for value in (x, y))
         gx, gy = _magnitude(op, x), _magnitude(op, y)
         above = op.Add(op.Mul(op.Mul(gx, gy), 2.0), CONSTANT)
         below = op.Add(op.Add(op.Mul(gx, gx), op.Mul(gy, gy)), CONSTANT)
-        part = op.ReduceMean(op.Sub(1.0, op.Div(above, below)), [1, 2, 3], keepdims=0)
-        total = part if total is None else op.Add(total, part)
-    return op.Mul(total, 1 / SCALES)
+        maps.append(op.Sub(1.0, op.Div(above, below)))
+    return maps
 
 
 def _magnitude(op: Builder, value: ir.Value) -> ir.Value:

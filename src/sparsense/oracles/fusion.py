@@ -29,4 +29,8 @@ def fusion(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         columns.append(inside + slopes[-1] * np.maximum(score - knots[-1], 0))
     if head.method == "harmonic":
         return np.log(np.exp(columns).sum(0))
+    if head.method == "cauchy":
+        p = np.minimum(np.exp(-np.array(columns)), 0.99)
+        statistic = np.mean(1 / np.tan(np.pi * p), axis=0)
+        return np.sign(statistic) * np.log1p(np.abs(statistic))
     return np.sum(columns, axis=0)

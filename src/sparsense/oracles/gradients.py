@@ -31,11 +31,13 @@ def _last_gradient(module: nn.Module, inputs: Tensor, target: Tensor | None, tem
 @ORACLES.register("grad_norm")
 def grad_norm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """The gradient itself, and its L1 norm."""
-    temperature: float = scored.head.temperature  # type: ignore[attr-defined]
+    head: Any = scored.head
+    temperature = head.temperature
+    sign = float(head.direction_) if head.learns else {"published": -1.0, "reversed": 1.0}[head.direction]
     classes = module(inputs[:1]).shape[1]
     uniform = torch.full((classes,), 1 / classes, dtype=torch.float64)
     return np.array(
-        [-np.abs(_last_gradient(module, x[None], uniform, temperature)).sum() * temperature for x in inputs]
+        [sign * np.abs(_last_gradient(module, x[None], uniform, temperature)).sum() * temperature for x in inputs]
     )
 
 
