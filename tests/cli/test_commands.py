@@ -115,6 +115,7 @@ def test_inspect_as_json() -> None:
     assert document["card"]["name"] == "tiny"
     assert document["operators"]["Cast"] == 2
     assert document["layers"] == []
+    assert "found none" in document["problem"]
 
 
 def test_inspect_the_cost() -> None:
@@ -123,14 +124,16 @@ def test_inspect_the_cost() -> None:
     write_network(Path("n.onnx"))
     found = lines("inspect", "n.onnx", "--cost")
     assert "no card: this is not a detector; sparsense attach makes one of it" in found
-    assert found[-1] == "total 9,098 multiply-adds for one sample"
-    assert [line.split() for line in found[-6:-1]] == [
-        ["first", "Conv", "1x8x4x4", "224", "3,456"],
-        ["up", "ConvTranspose", "1x4x8x8", "128", "2,048"],
-        ["d", "Conv", "1x4x8x8", "36", "2,304"],
-        ["full", "Gemm", "1x5", "1,280", "1,280"],
-        ["last", "MatMul", "1x2", "10", "10"],
+    assert [line.split() for line in found[-10:-3]] == [
+        ["layer", "operator", "weights", "forward", "+", "gates", "+", "weights"],
+        ["w1", "Conv", "216", "3,456", "128", "3,672"],
+        ["w2", "ConvTranspose", "128", "2,048", "2,304", "4,224"],
+        ["w3", "Conv", "36", "2,304", "2,560", "4,644"],
+        ["w4", "Gemm", "1,280", "1,280", "1,285", "3,840"],
+        ["w5", "MatMul", "10", "10", "12", "30"],
+        ["total", "1,670", "9,098", "6,289", "16,410"],
     ]
+    assert found[-3:] == ["this file: 9,098 multiply-adds for one sample", "what gradients cannot cross", "  none"]
 
 
 def test_inspect_something_else() -> None:

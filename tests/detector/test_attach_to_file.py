@@ -20,7 +20,7 @@ from sparsense.detector import attach_to_file, fit_head, verify
 from sparsense.detector.gradients import check_gradients
 from sparsense.detector.second_opinion import IN_DOUBLE, UNOPTIMISED, check_forward, second_opinion
 from sparsense.errors import ExportError, GraphError, UnknownNameError
-from sparsense.graph import load_graph
+from sparsense.graph.original import Original
 from sparsense.heads import HEADS
 from sparsense.oracles import oracle_scores
 from sparsense.runtime import ExportedDetector
@@ -121,9 +121,9 @@ def test_a_network_that_was_changed_is_found(model: Path) -> None:
     weight = next(tensor for tensor in other.graph.initializer if tensor.name == "head.weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.001, weight.name))
     inputs, preprocessing = tiny_data("test", 20, seed=5).inputs, tiny_network().preprocessing
-    assert check_forward(tiny_graph(), load_graph(model), preprocessing, inputs)["error"] < 1e-5
+    assert check_forward(tiny_graph(), Original(model), preprocessing, inputs)["error"] < 1e-5
     with pytest.raises(ExportError, match="comparing the network inside the detector with the given model"):
-        check_forward(tiny_graph(), load_graph(other), preprocessing, inputs)
+        check_forward(tiny_graph(), Original(other), preprocessing, inputs)
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,9 @@ def _of(network: ForwardGraph, layer: Layer, *, first: bool) -> Cost:
 def _outputs(network: ForwardGraph, layer: Layer) -> int | None:
     """Elements of the output per sample; None when a size is free or samples and windows are merged."""
     batch, *sizes = dims(layer.output)
-    if network.input.shape is None or batch != network.input.shape[0]:
+    if network.input.shape is None or (batch != network.input.shape[0] and layer.uses == 1):
         return None
-    return prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    return layer.uses * prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
 def _products_per_output(layer: Layer) -> int:

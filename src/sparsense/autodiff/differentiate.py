@@ -9,6 +9,7 @@ import onnx_ir as ir
 from sparsense.autodiff import rules as _rules  # noqa: F401  importing the rules registers them
 from sparsense.autodiff.rule import RULES, Call, unsupported
 from sparsense.autodiff.shapes import ones_like, unbroadcast
+from sparsense.errors import GraphError
 from sparsense.graph.build import Builder
 
 
@@ -24,7 +25,8 @@ def differentiate(
     Args:
         op: The builder of the graph that holds all values.
         of: What is differentiated, any shape.
-        wrt: Values computed before `of`, or inputs.
+        wrt: Values computed before `of`, or inputs. A Concat that `of` does not need stands for its operands: their
+            gradients side by side.
         seed: Weights of the sum, shaped like `of`; default: ones.
 
     Returns:
@@ -32,8 +34,36 @@ def differentiate(
 
     Raises:
         UnsupportedOperatorError: An operator on the way has no rule; names the node and what can be done.
-        ValueError: `of` does not depend on a value, or only through steps (Sign, ArgMax).
+        GraphError: `of` does not depend on a value, or only through steps (Sign, ArgMax, whole numbers); names them.
     """
+    needed = ancestors(of)
+    parts = {value: _operands(value, needed) for value in wrt}
+    starts = [part for value in wrt for part in parts[value]]
+    deltas = _walk(op, of, starts, seed)
+    found = {}
+    for value in wrt:
+        gradients = [deltas[part] for part in parts[value]]
+        found[value] = gradients[0] if len(gradients) == 1 else _joined(op, value, gradients)
+    return found
+
+
+def _operands(value: ir.Value, needed: set[ir.Node]) -> list[ir.Value]:
+    """The value itself, or what a Concat that is not needed puts together."""
+    node = value.producer()
+    if node is None or node in needed or node.domain or node.op_type != "Concat":
+        return [value]
+    return [part for part in node.inputs if part is not None]
+
+
+def _joined(op: Builder, value: ir.Value, gradients: Sequence[ir.Value]) -> ir.Value:
+    node = value.producer()
+    joined = op.Concat(*gradients, axis=0 if node is None else node.attributes.get_int("axis", 0))
+    joined.shape = value.shape
+    return joined
+
+
+def _walk(op: Builder, of: ir.Value, wrt: Sequence[ir.Value], seed: ir.Value | None) -> Mapping[ir.Value, ir.Value]:
+    """The gradients that the rules send back to every value on the way."""
     path = nodes_between(wrt, of)
     check_rules(path, wrt)
     on_path = {*wrt, *(output for node in path for output in node.outputs)}
@@ -42,10 +72,19 @@ def differentiate(
         call = Call.of(node, op.opset, [deltas.get(output) for output in node.outputs])
         if any(delta is not None for delta in call.deltas):
             _push(op, call, on_path, deltas)
-    missing = [value.name for value in wrt if value not in deltas]
-    if missing:
-        raise ValueError(f"differentiating {of.name!r}: it does not depend on {', '.join(map(repr, missing))}")
-    return {value: deltas[value] for value in wrt}
+    if missing := [value for value in wrt if value not in deltas]:
+        raise _independent(of, missing)
+    return deltas
+
+
+def _independent(of: ir.Value, missing: Sequence[ir.Value]) -> GraphError:
+    names = ", ".join(repr(value.name) for value in missing)
+    ends = ", ".join(f"{node.name!r} ({node.op_type})" for node in dead_ends(missing, of))
+    why = f": gradients end at {ends}, whose output moves in steps or not at all" if ends else ""
+    return GraphError(
+        f"differentiating {of.name!r}: it does not depend on {names}{why}; "
+        "restrict the head to later layers with layers=..., or use a head without gradients"
+    )
 
 
 def _push(op: Builder, call: Call, on_path: set[ir.Value], deltas: dict[ir.Value, ir.Value]) -> None:
@@ -65,6 +104,7 @@ def _push(op: Builder, call: Call, on_path: set[ir.Value], deltas: dict[ir.Value
         deltas[value] = delta
 
 
+COUNTS = ("Shape", "Size")  # of an array, which its numbers do not change
 LINEAR = ("Conv", "DepthToSpace", "Expand", "Pad", "Reshape", "Slice", "Transpose")
 
 
@@ -98,7 +138,7 @@ def nodes_between(start: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
         return []
     behind, reached, path = ancestors(end, carrying=True), set(start), []
     for node in producer.graph:
-        if node in behind and any(value in reached for value in node.inputs):
+        if node in behind and any(value in reached for value in reads(node)):
             path.append(node)
             reached.update(output for output in node.outputs if is_float(output))
     return path
@@ -113,7 +153,39 @@ def ancestors(value: ir.Value, *, carrying: bool = False) -> set[ir.Node]:
         if node is None or node in found or (carrying and _is_flat(node)):
             continue
         found.add(node)
-        pending.extend(x for x in node.inputs if x is not None and (is_float(x) or not carrying))
+        pending.extend(x for x in reads(node) if is_float(x) or not carrying)
+    return found
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """What a node is computed from: its inputs, and what the branches of an If or the body of a Loop take from outside.
+
+    Values that are made inside a branch are among them and do no harm: nothing outside can lead to them.
+    """
+    given = [value for value in node.inputs if value is not None]
+    bodies = [
+        attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH
+    ]
+    return given + [value for body in bodies for value in _captured(body)]
+
+
+def _captured(body: ir.Graph) -> list[ir.Value]:
+    return [*(value for inner in body for value in reads(inner)), *body.outputs]
+
+
+def dead_ends(starts: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
+    """The nodes between two values at which gradients stop without a fault: steps, and results that are no floats."""
+    producer = end.producer()
+    if producer is None or producer.graph is None:
+        return []
+    needed, reached, found = ancestors(end), set(starts), []
+    for node in producer.graph:
+        if node not in needed or not any(value in reached for value in reads(node)) or node.op_type in COUNTS:
+            continue
+        passed = [] if _is_flat(node) else [output for output in node.outputs if is_float(output)]
+        reached.update(passed)
+        if not passed:
+            found.append(node)
     return found
 
 

@@ -14,6 +14,7 @@ from sparsense.autodiff.differentiate import ancestors
 from sparsense.autodiff.samples import Order, sample_orders
 from sparsense.autodiff.shapes import dims, rank
 from sparsense.errors import GraphError
+from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -37,6 +38,8 @@ class Layer:
         output: Its output.
         weight: The constant, in the node's own layout.
         order: How the samples lie in its input and output.
+        uses: How often it runs. One weight that several nodes use is one layer: its activations and outputs stand
+            below each other, so that its gradient is the sum over all uses.
     """
 
     name: str
@@ -45,6 +48,16 @@ class Layer:
     output: ir.Value
     weight: NDArray[Any]
     order: Order = "first"
+    uses: int = 1
+
+    @property
+    def constant(self) -> ir.Value:
+        """The weight's value in the graph."""
+        return next(
+            value
+            for value in self.node.inputs[:2]
+            if value is not None and value is not self.activation and value.const_value is not None
+        )
 
     @property
     def bias(self) -> NDArray[Any] | None:
@@ -70,19 +83,24 @@ def weighted_layers(network: ForwardGraph, *, layers: str | Sequence[str] | int 
     """The layers of a network with a constant weight, in the order in which they run.
 
     Convolutions and matrix products are found by default; scales of normalisations only when their name or operator
-    type is asked for.
+    type is asked for. Nodes that share one weight are one layer, at the place of the first: its sensitivity is the
+    exact derivative by the weight, summed over all uses. (Where different normalisations were folded into the uses, the
+    weights are no longer one, and every use is a layer.)
 
     Args:
         network: The graph.
         layers: Name patterns (`layer3.*`) or operator types; or the number of last layers; default: all.
 
     Raises:
-        GraphError: No layer fits.
+        GraphError: No layer fits, or one is used in ways whose gradients cannot be summed.
     """
     forward = ancestors(network.output)  # nodes that a head added behind the output are not layers
     nodes = [node for node in network.model.graph if node in forward]
     asked = isinstance(layers, (str, Sequence))
-    found = [layer for node in nodes if (layer := as_layer(node, scales=asked)) is not None]
+    uses: dict[ir.Value, list[Layer]] = {}
+    for layer in (layer for node in nodes if (layer := as_layer(node, scales=asked)) is not None):
+        uses.setdefault(layer.constant, []).append(layer)
+    found = [same[0] for same in uses.values()]
     chosen = _choose(found, [layers] if isinstance(layers, str) else layers)
     if not chosen:
         names = ", ".join(layer.name for layer in found) or "none"
@@ -90,8 +108,36 @@ def weighted_layers(network: ForwardGraph, *, layers: str | Sequence[str] | int 
             f"looking for layers with constant weights: expected some to match {layers!r}, found none; "
             f"layers of this network: {names}"
         )
+    chosen = [_shared(network.op, uses[layer.constant]) for layer in chosen]
     orders = sample_orders(network, [layer.activation for layer in chosen])
     return [_ordered(layer, order) for layer, order in zip(chosen, orders, strict=True)]
+
+
+def _shared(op: Builder, uses: Sequence[Layer]) -> Layer:
+    """One layer for all nodes that use one weight, as if it had run once on all their inputs."""
+    if len(uses) == 1:
+        return uses[0]
+    first = uses[0]
+    if len({_way(layer) for layer in uses}) > 1:
+        nodes = ", ".join(f"{layer.node.name!r} on {dims(layer.activation)}" for layer in uses)
+        raise GraphError(
+            f"looking for layers with constant weights: expected the nodes that share the weight {first.name!r} to use "
+            f"it alike, found {nodes} with other sizes, attributes or biases; restrict the head to other layers with "
+            "layers=..., or store a copy of the weight for each node"
+        )
+    activation = op.Concat(*(layer.activation for layer in uses), axis=0)
+    output = op.Concat(*(layer.output for layer in uses), axis=0)
+    operands = [activation if value is first.activation else value for value in first.node.inputs]
+    node = ir.node(first.node.op_type, operands, dict(first.node.attributes), name=first.node.name)
+    return replace(first, node=node, activation=activation, output=output, uses=len(uses))
+
+
+def _way(layer: Layer) -> tuple[object, ...]:
+    """How a node uses its weight: two that do so alike can run as one."""
+    attributes = sorted((name, repr(attribute.value)) for name, attribute in layer.node.attributes.items())
+    others = tuple(id(value) for value in layer.node.inputs if value is not layer.activation)
+    sides = tuple(str(dims(value)[1:]) for value in (layer.activation, layer.output))
+    return (layer.node.op_type, repr(attributes), others, sides, layer.node.inputs[0] is layer.activation)
 
 
 def _ordered(layer: Layer, order: Order) -> Layer:

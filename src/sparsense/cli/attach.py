@@ -46,6 +46,9 @@ def attach(
     mean: Numbers = "0",
     std: Numbers = "1",
     size: Annotated[str | None, typer.Option(metavar="H,W", help="Of images, for a model with free sizes.")] = None,
+    output_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's answer, any value in it.  [default: first output]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -72,12 +75,24 @@ def attach(
             preprocessing=preprocessing,
             false_alarm_rate=false_alarm_rate,
             output=output,
+            output_name=output_name,
             progress=report,
         )
     if not quiet:
         found = card["calibration"]
         typer.echo(f"{head} fitted on {len(fit):,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
+        for line in _hints(card):
+            typer.echo(line, err=True)
     typer.echo(output)
+
+
+def _hints(card: dict[str, Any]) -> list[str]:
+    """Heads are made for logits: where the file answers with probabilities, the user is told where its logits are."""
+    network = card.get("network") or {}
+    if not network.get("logits") or card["task"] != "classifier":
+        return []
+    found = f"note: {network['output']!r} holds probabilities; heads expect the logits before them: "
+    return [f"{found}--output-name {network['logits']}"]
 
 
 def _head_options(head: str, assignments: list[str]) -> dict[str, Any]:
@@ -104,7 +119,8 @@ def _input_shape(model: Path, size: str | None) -> tuple[int, ...]:
         shape[1:] = map(int, _numbers(size, "--size"))
     known = tuple(side for side in shape if isinstance(side, int))
     if len(known) != len(shape):
-        raise InputError(f"attaching to {model}: its input {shape} has free sizes; give --size H,W")
+        advice = "give --size H,W" if len(shape) == 3 else "export it with a fixed number of columns"
+        raise InputError(f"attaching to {model}: its input {shape} has free sizes; {advice}")
     return known
 
 

@@ -13,28 +13,53 @@ from sparsense.cli.app import app
 from sparsense.cli.tables import table
 
 if TYPE_CHECKING:
-    from sparsense.inspect import Inspection, LayerCost, Value
+    from sparsense.detector.costs import NetworkCost
+    from sparsense.inspect import Inspection, Value
 
 
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any ONNX file.")],
-    cost: Annotated[bool, typer.Option("--cost", help="Multiply-adds of every layer, for one sample.")] = False,
+    cost: Annotated[
+        bool,
+        typer.Option("--cost", help="Multiply-adds of every layer and of its gradients; what gradients cannot cross."),
+    ] = False,
+    output_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --cost: the model's answer.  [default: first output]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what is in an ONNX file.
 
     Its inputs, outputs, operators, and the card of a detector.
     """
-    from sparsense.inspect import inspect_file, layer_costs
+    from sparsense.inspect import inspect_file
 
-    found, layers = inspect_file(file), layer_costs(file) if cost else []
+    found, costs = inspect_file(file), _network_cost(file, output_name) if cost else None
     if as_json:
-        document: dict[str, Any] = asdict(found) | {"layers": [asdict(layer) for layer in layers]}
+        document: dict[str, Any] = asdict(found) | ({} if costs is None else asdict(costs))
         typer.echo(json.dumps(document, default=str))
         return
-    for line in [*_describe(found), *(_costs(layers) if cost else [])]:
+    for line in [*_describe(found), *([] if costs is None else _costs(costs, _whole_file(file)))]:
         typer.echo(line)
+
+
+def _network_cost(file: Path, output_name: str | None) -> NetworkCost:
+    from sparsense.detector.costs import network_cost
+
+    return network_cost(file, output_name=output_name)
+
+
+def _whole_file(file: Path) -> str:
+    """What the file itself multiplies, gradients of a detector included."""
+    from sparsense.inspect import layer_costs
+
+    nodes = layer_costs(file)
+    known = [node.multiply_adds for node in nodes if node.multiply_adds is not None]
+    unknown = len(nodes) - len(known)
+    return f"this file: {sum(known):,} multiply-adds for one sample" + (
+        f", without {unknown} nodes of unknown shape" if unknown else ""
+    )
 
 
 def _describe(found: Inspection) -> list[str]:
@@ -70,10 +95,12 @@ def _signature(value: Value) -> str:
     return f"{value.name}: {value.dtype} [{', '.join(map(str, value.shape))}]"
 
 
-def _costs(layers: list[LayerCost]) -> list[str]:
-    header = ["layer", "operator", "output", "parameters", "multiply-adds"]
-    rows = [(c.name, c.operator, "x".join(map(str, c.output_shape)), c.parameters, c.multiply_adds) for c in layers]
-    known = [layer.multiply_adds for layer in layers if layer.multiply_adds is not None]
-    unknown = len(layers) - len(known)
-    total = f"total {sum(known):,} multiply-adds for one sample"
-    return [*table(header, rows), total + (f", without {unknown} of unknown shape" if unknown else "")]
+def _costs(found: NetworkCost, whole_file: str) -> list[str]:
+    """What every layer costs forward, and what its sensitivities add: of gates (channels) or of all weights."""
+    header = ["layer", "operator", "weights", "forward", "+ gates", "+ weights"]
+    rows = [(c.layer, c.op_type, c.weights, c.forward, c.gate, c.weight) for c in found.layers]
+    totals = [None if any(row[i] is None for row in rows) else sum(int(row[i] or 0) for row in rows) for i in (3, 4, 5)]
+    total = ("total", "", sum(c.weights for c in found.layers), *totals)
+    ways = [f"  {obstacle}" for obstacle in found.obstacles] or ["  none"]
+    lines = table(header, [*rows, total]) if rows else [found.problem or "no layers"]
+    return ["multiply-adds for one sample", *lines, whole_file, "what gradients cannot cross", *ways]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
+from sparsense.autodiff.preflight import preflight
 from sparsense.autodiff.shapes import rank
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -19,6 +23,8 @@ from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.errors import GraphError
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
+from sparsense.graph.original import Original
+from sparsense.graph.outputs import choose_output, logits_before
 from sparsense.heads import Head, make_head
 
 PACKAGES = ("sparsense", "numpy", "onnx", "onnx-ir", "onnxruntime")
@@ -34,6 +40,7 @@ def attach_to_file(
     preprocessing: Preprocessing,
     false_alarm_rate: float,
     output: str | Path,
+    output_name: str | None = None,
     tolerance: float = 1e-5,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -52,6 +59,7 @@ def attach_to_file(
         preprocessing: What turns a raw input into the model's.
         false_alarm_rate: Asked for, in (0, 1).
         output: The file to write.
+        output_name: The value of the model that is its answer, also one inside; default: the first output.
         tolerance: Largest relative error of the scores at which the file is kept.
         progress: Called after every batch.
 
@@ -61,12 +69,15 @@ def attach_to_file(
     Raises:
         UnknownNameError: No such head.
         ValueError: A bad option.
+        GraphError: The model cannot be read, or the head cannot be attached to it; every node in the way is named.
         ExportError: A check failed; nothing is left behind.
     """
-    head, model = make_head(head_name, options), load_graph(model_path)
+    head = make_head(head_name, options)
+    model = choose_output(load_graph(model_path), output_name, what=str(model_path))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
-    scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress)
+    with _obstacles_named(network):
+        scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress)
     held_out = preprocessing.arrange(calibration.inputs)
     progress(f"calibrating on {calibration.name}", 0, len(held_out))
     closed, found = calibrated(scored, scored.scores(held_out), false_alarm_rate)
@@ -79,11 +90,12 @@ def attach_to_file(
         "head": head.name,
         "options": head.options(),
         "task": network.task,
+        "network": {"output": model.graph.outputs[0].name, "logits": logits_before(model.graph.outputs[0])},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit), "calibration": _describe(calibration)},
         "versions": {package: metadata.version(package) for package in PACKAGES},
-        "checks": {"forward": check_forward(network, model, preprocessing, compared)}
+        "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": tolerance},
     }
@@ -97,6 +109,11 @@ def _task(head: Head) -> Task:
 
 def _check_output(network: ForwardGraph, name: str) -> None:
     """Logits are a matrix, a reconstruction has as many axes as the input."""
+    if network.output.shape is None:
+        raise GraphError(
+            f"attaching to {name}: expected an output of known rank, found none for {network.output.name!r}; "
+            "export the model with shapes that can be inferred"
+        )
     expected = rank(network.target) if network.task == "reconstruction" else 2
     if rank(network.output) != expected:
         raise GraphError(
@@ -105,10 +122,34 @@ def _check_output(network: ForwardGraph, name: str) -> None:
         )
 
 
+@contextmanager
+def _obstacles_named(network: ForwardGraph) -> Iterator[None]:
+    """A refusal names the first node in the way; the note lists all of them, with what to do."""
+    try:
+        yield
+    except GraphError as error:
+        if obstacles := preflight(network):
+            error.add_note("\n".join(["what gradients cannot cross in this network:", *map(str, obstacles)]))
+        raise
+
+
+def _forward(
+    network: ForwardGraph, model: ir.Model, path: str | Path, preprocessing: Preprocessing, inputs: Array
+) -> dict[str, Any]:
+    """The network in the detector against the file as it is; or as it was read, where that cannot run."""
+    try:
+        original, note = Original(path, model.graph.outputs[0].name), "the file as it was given"
+        return check_forward(network, original, preprocessing, inputs) | {"with": note}
+    except GraphError as error:
+        original, note = Original(ir.to_proto(model)), f"the model as it was read, for the file does not run: {error}"
+        return check_forward(network, original, preprocessing, inputs) | {"with": note}
+
+
 def _gradients(head: Head, network: ForwardGraph, inputs: Array) -> dict[str, dict[str, float]]:
     if not head.differentiates:
         return {}
-    return {"gradient": {"error": check_gradients(network, inputs[:4]), "tolerance": TOLERANCE}}
+    layers = head.options().get("layers")
+    return {"gradient": {"error": check_gradients(network, inputs[:4], layers=layers), "tolerance": TOLERANCE}}
 
 
 def _describe(data: Dataset) -> dict[str, Any]:

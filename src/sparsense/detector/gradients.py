@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,12 @@ from sparsense.graph.forward import ForwardGraph
 TOLERANCE = 1e-4  # of the root mean square; differences in float64 are exact to about 1e-8 away from kinks
 STEP = 1e-6  # relative to each weight: small enough to cross almost no kink of a ReLU
 Array = NDArray[Any]
+Chosen = str | Sequence[str] | int | None
 
 
-def check_gradients(network: ForwardGraph, inputs: Array, *, directions: int = 3, seed: int = 0) -> float:
+def check_gradients(
+    network: ForwardGraph, inputs: Array, *, layers: Chosen = None, directions: int = 3, seed: int = 0
+) -> float:
     """Compare weight sensitivities with central differences of the forward graph.
 
     For random signs m and random weights c of the outputs,
@@ -30,6 +34,7 @@ def check_gradients(network: ForwardGraph, inputs: Array, *, directions: int = 3
     Args:
         network: The forward graph, without head.
         inputs: A few inputs as the detector takes them, `[n, ...]`.
+        layers: Which ones, as `weighted_layers` takes them; default: all.
         directions: How many random directions.
         seed: Of the directions.
 
@@ -40,10 +45,10 @@ def check_gradients(network: ForwardGraph, inputs: Array, *, directions: int = 3
         ExportError: It exceeds `TOLERANCE`; names the layer that is furthest off.
     """
     random = np.random.default_rng(seed)
-    layers = weighted_layers(network)
-    worst = max(_difference(network, inputs, layers, random) for _ in range(directions))
+    chosen = weighted_layers(network, layers=layers)
+    worst = max(_difference(network, inputs, chosen, random) for _ in range(directions))
     if not worst <= TOLERANCE:
-        suspect = max(layers, key=lambda layer: _difference(network, inputs, [layer], np.random.default_rng(seed)))
+        suspect = max(chosen, key=lambda layer: _difference(network, inputs, [layer], np.random.default_rng(seed)))
         raise ExportError(
             f"checking gradients: expected them within {TOLERANCE:.0e} of finite differences of the forward "
             f"graph, found {worst:.1e}, most of it at layer {suspect.name!r} ({suspect.node.op_type}); restrict the "
@@ -67,7 +72,7 @@ def _sensitivity(network: ForwardGraph, inputs: Array, signs: dict[str, Array], 
     """What the gradient nodes say, [n]."""
     network = network.copy()
     op = network.op
-    layers = [layer for layer in weighted_layers(network) if layer.name in signs]
+    layers = _named(network, signs)
     seed = op.Mul(ones_like(op, network.output), mix)
     deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
     parts = []
@@ -82,15 +87,19 @@ def _sensitivity(network: ForwardGraph, inputs: Array, signs: dict[str, Array], 
 def _moved(network: ForwardGraph, inputs: Array, signs: dict[str, Array], mix: Array, step: float) -> Array:
     """The weighted sum c f(w (1 + t m)) of the outputs, [n]."""
     network = network.copy()
-    for layer in weighted_layers(network):
-        if layer.name in signs:
-            _replace_weight(network, layer, layer.weight.astype(np.float64) * (1 + step * signs[layer.name]))
+    for layer in _named(network, signs):
+        _replace_weight(network, layer, layer.weight.astype(np.float64) * (1 + step * signs[layer.name]))
     (output,) = Double(network.model, [network.output])(inputs)
     return np.asarray((output * mix).reshape(len(output), -1).sum(1))
+
+
+def _named(network: ForwardGraph, names: Collection[str]) -> list[Layer]:
+    """The same layers in a copy."""
+    return weighted_layers(network, layers=[glob.escape(name) for name in names])
 
 
 def _replace_weight(network: ForwardGraph, layer: Layer, weight: NDArray[np.float64]) -> None:
     value = ir.Value(name=f"moved.{layer.node.name}", const_value=ir.tensor(weight))
     value.shape, value.dtype = ir.Shape(weight.shape), ir.DataType.DOUBLE
     network.model.graph.register_initializer(value)
-    layer.node.replace_input_with(1, value)
+    layer.constant.replace_all_uses_with(value)

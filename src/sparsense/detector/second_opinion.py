@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.differentiate import ancestors, is_float
@@ -16,23 +15,23 @@ from sparsense.detector.double import CANNOT, Double
 from sparsense.detector.fit import Scored
 from sparsense.errors import ExportError
 from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.original import Original
 from sparsense.graph.run import Session
 from sparsense.parity import DISTURBANCES, Parity, steady
 
-FORWARD_TOLERANCE = 1e-4  # of the largest output: folding batch norms and constants rounds differently
 IN_DOUBLE = "the same graph in float64, by the reference implementation of ONNX"
 UNOPTIMISED = "the same graph in float32, by ONNX Runtime without optimisations"
 Array = NDArray[Any]
 
 
 def check_forward(
-    network: ForwardGraph, original: ir.Model, preprocessing: Preprocessing, inputs: Array
+    network: ForwardGraph, original: Original, preprocessing: Preprocessing, inputs: Array
 ) -> dict[str, float]:
     """The network's output in the detector's graph against the model as it was given.
 
     Args:
         network: The graph with its preprocessing.
-        original: The model, untouched.
+        original: The model as it was given.
         preprocessing: Its numpy form feeds the original.
         inputs: As the detector takes them.
 
@@ -40,18 +39,18 @@ def check_forward(
         `error`, the largest difference relative to the largest output, and `tolerance`.
 
     Raises:
-        ExportError: It exceeds `FORWARD_TOLERANCE`.
+        ExportError: It exceeds the original's tolerance.
     """
-    expected = Session(original, threads=1)(preprocessing.apply(inputs))[0]
+    expected = original(preprocessing.apply(inputs))
     (found,) = Session(network.model, [network.output], threads=1)(inputs)
     error = float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
-    if not error <= FORWARD_TOLERANCE:
+    if not error <= original.tolerance:
         raise ExportError(
             f"comparing the network inside the detector with the given model: expected outputs within "
-            f"{FORWARD_TOLERANCE:.0e}, found a difference of {error:.1e}; the model may depend on more than its input",
+            f"{original.tolerance:.0e}, found a difference of {error:.1e}; the model may depend on more than its input",
             worst=error,
         )
-    return {"error": error, "tolerance": FORWARD_TOLERANCE}
+    return {"error": error, "tolerance": original.tolerance}
 
 
 def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: float = 60.0) -> Parity:

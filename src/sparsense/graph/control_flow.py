@@ -152,7 +152,9 @@ def _scan(node: ir.Node) -> bool:
         outputs = work.step(step, [*carried, *slices])
         carried, row = outputs[: len(carried)], outputs[len(carried) :]
         rows.append(row)
-    columns = [column[::-1] if back else column for column, back in zip(zip(*rows, strict=True), out_backwards)]
+    columns = [
+        column[::-1] if back else column for column, back in zip(zip(*rows, strict=True), out_backwards, strict=True)
+    ]
     collected = [work.collect(column, i, out_axes[i]) for i, column in enumerate(columns)]
     return work.finish([*carried, *collected])
 

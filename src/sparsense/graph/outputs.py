@@ -1,0 +1,69 @@
+"""Which value of a graph is the network's answer: files of other makers put labels, probabilities or tables first."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from sparsense.errors import GraphError
+
+SQUASHING = ("Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
+
+
+def choose_output(model: ir.Model, name: str | None = None, *, what: str = "the model") -> ir.Model:
+    """The model with one output: the one that is named, or the first; nodes that it does not need are dropped.
+
+    Args:
+        model: As loaded.
+        name: Any floating-point value of the graph, also one inside: the logits in front of a Softmax.
+        what: What messages call the model.
+
+    Raises:
+        GraphError: There is no such value, or it holds no numbers; lists the choices.
+    """
+    typed = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    value = typed.graph.outputs[0] if name is None else _values(typed.graph).get(name)
+    if value is None or not is_numbers(value):
+        found = "no such value" if value is None else f"it holds {_kind(value)}"
+        raise GraphError(
+            f"choosing the output of {what}: expected {f'{name!r}' if name else 'the first'} to be a floating-point "
+            f"tensor, found {found if name or value is None else f'{value.name!r}, and {found}'}; "
+            f"name one of: {', '.join(choices(typed)) or '(none)'}"
+        )
+    typed.graph.outputs[:] = [value]
+    common.RemoveUnusedNodesPass()(typed)
+    return typed
+
+
+def choices(model: ir.Model) -> list[str]:
+    """What a user may want as output, described: the file's own outputs, and what goes into a final Softmax."""
+    own = [f"{value.name!r} (an output)" for value in model.graph.outputs if is_numbers(value)]
+    squashed = [node for node in model.graph if not node.domain and node.op_type in SQUASHING]
+    inner = [f"{node.inputs[0].name!r} (what goes into {node.op_type})" for node in squashed[-1:] if node.inputs[0]]
+    return own + inner
+
+
+def logits_before(value: ir.Value) -> str | None:
+    """The name of what a Softmax or Sigmoid turned into this value; None when it is not made by one."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Cast", "Identity", "Reshape"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node is None or node.domain or node.op_type not in SQUASHING or node.inputs[0] is None:
+        return None
+    return node.inputs[0].name
+
+
+def is_numbers(value: ir.Value) -> bool:
+    """Whether a value is a tensor of floating-point numbers."""
+    return isinstance(value.type, ir.TensorType) and value.type.dtype.is_floating_point()
+
+
+def _values(graph: ir.Graph) -> dict[str | None, ir.Value]:
+    return {output.name: output for node in graph for output in node.outputs}
+
+
+def _kind(value: ir.Value) -> str:
+    if isinstance(value.type, ir.TensorType):
+        return f"{value.type.dtype.name.lower()} numbers"
+    return "a table or list" if value.type is not None else "values of unknown type"
