@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sparsense.errors import GraphError
+from sparsense.reading import reading
 
 Shape = tuple[int | str, ...]
 Shapes = Mapping[str, Shape]
@@ -70,7 +71,11 @@ def inspect_file(path: str | Path) -> Inspection:
     Raises:
         GraphError: Not an ONNX file.
     """
-    model, path = read_model(path), Path(path)
+    with reading(f"inspecting {path}"):
+        return _describe(read_model(path), Path(path))
+
+
+def _describe(model: onnx.ModelProto, path: Path) -> Inspection:
     given = {tensor.name for tensor in model.graph.initializer}
     return Inspection(
         path=path,
@@ -93,7 +98,11 @@ def layer_costs(path: str | Path) -> list[LayerCost]:
     Raises:
         GraphError: Not an ONNX file.
     """
-    model = read_model(path)
+    with reading(f"inspecting {path}"):
+        return _layer_costs(read_model(path))
+
+
+def _layer_costs(model: onnx.ModelProto) -> list[LayerCost]:
     shapes, weights = _infer_shapes(model), _weights(model)
     return [
         LayerCost(
@@ -116,7 +125,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise GraphError(f"inspecting {path}: not an ONNX file ({error})") from error
-    if not model.graph.node:
+    if not model.graph.node or not all(node.output for node in model.graph.node):
         raise GraphError(f"inspecting {path}: not an ONNX file, or one without nodes")
     return model
 

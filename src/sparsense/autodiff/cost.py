@@ -61,15 +61,16 @@ def _outputs(network: ForwardGraph, layer: Layer) -> int | None:
     batch, *sizes = dims(layer.output)
     if network.input.shape is None or (batch != network.input.shape[0] and layer.uses == 1):
         return None
-    return layer.uses * prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    read = dims(layer.activation)[1:]
+    return layer.uses * prod(sizes) if all(isinstance(size, int) for size in (*sizes, *read)) else None
 
 
 def _products_per_output(layer: Layer) -> int:
     """Weights that meet in one output element: of a ConvTranspose, on average."""
     if layer.node.op_type not in PRODUCTS:
         return 1
-    outputs: int = dims(layer.output)[layer.channel_axis]
+    outputs = dims(layer.output)[layer.channel_axis]
     if layer.node.op_type == "ConvTranspose":
         inputs, positions = (prod(dims(value)[2:]) for value in (layer.activation, layer.output))
         outputs = max(layer.weight.shape[1] * positions // inputs, 1)
-    return max(layer.weight.size // outputs, 1)
+    return max(int(layer.weight.size) // int(outputs), 1)

@@ -9,9 +9,10 @@ from sparsense.autodiff.cost import Cost, cost
 from sparsense.autodiff.layers import weighted_layers
 from sparsense.autodiff.preflight import Obstacle, preflight
 from sparsense.errors import GraphError
-from sparsense.graph.forward import bare_graph
+from sparsense.graph.forward import ForwardGraph, bare_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.outputs import choose_output
+from sparsense.reading import reading
 from sparsense.runtime import CARD_KEY
 
 
@@ -43,7 +44,11 @@ def network_cost(path: str | Path, *, output_name: str | None = None) -> Network
     model = load_graph(path)
     if output_name is None and CARD_KEY in model.metadata_props:
         output_name = "output"
-    network = bare_graph(choose_output(model, output_name, what=str(path)))
+    with reading(f"inspecting {path}"):
+        return _cost_of(bare_graph(choose_output(model, output_name, what=str(path))))
+
+
+def _cost_of(network: ForwardGraph) -> NetworkCost:
     obstacles = preflight(network)
     try:
         return NetworkCost(cost(network, weighted_layers(network)), obstacles)

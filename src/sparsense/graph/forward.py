@@ -12,6 +12,7 @@ from sparsense.errors import GraphError
 from sparsense.graph.batch import free_batch
 from sparsense.graph.build import Builder
 from sparsense.graph.simplify import simplify
+from sparsense.reading import reading
 
 Task = Literal["classifier", "reconstruction"]
 
@@ -74,10 +75,11 @@ def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task =
     Raises:
         GraphError: The model has several inputs, or its input does not fit the preprocessing.
     """
-    model = _single(model)
-    _check_input(model.graph.inputs[0], preprocessing)
-    model = free_batch(model)
-    return _prepend(model, model.graph.inputs[0], model.graph.outputs[0], preprocessing, task)
+    with reading("preparing the model"):
+        model = _single(model)
+        _check_input(model.graph.inputs[0], preprocessing)
+        model = free_batch(model)
+        return _prepend(model, model.graph.inputs[0], model.graph.outputs[0], preprocessing, task)
 
 
 def bare_graph(model: ir.Model) -> ForwardGraph:
@@ -86,8 +88,9 @@ def bare_graph(model: ir.Model) -> ForwardGraph:
     Raises:
         GraphError: The model has several inputs.
     """
-    model = _single(model)
-    model = free_batch(model) if model.graph.inputs[0].dtype == ir.DataType.FLOAT else simplify(model)
+    with reading("preparing the model"):
+        model = _single(model)
+        model = free_batch(model) if model.graph.inputs[0].dtype == ir.DataType.FLOAT else simplify(model)
     given, output = model.graph.inputs[0], model.graph.outputs[0]
     return ForwardGraph(model, given, given, output, Builder(model.graph), "classifier")
 

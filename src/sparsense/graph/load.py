@@ -12,7 +12,7 @@ from onnx import inliner, version_converter
 from sparsense.errors import GraphError, UnsafeFileError
 from sparsense.graph.external import load_external_data
 from sparsense.graph.precision import to_single
-from sparsense.graph.reading import first_line, reading
+from sparsense.reading import first_line, reading
 
 MINIMUM_OPSET = 18  # reductions take their axes as an input from here on: one form for every rule
 MINIMUM_IR = 4  # weights need not be graph inputs from here on

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsense.errors import GraphError
+from sparsense.reading import reading
 
 SQUASHING = ("Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
 
@@ -22,6 +23,11 @@ def choose_output(model: ir.Model, name: str | None = None, *, what: str = "the 
     Raises:
         GraphError: There is no such value, or it holds no numbers; lists the choices.
     """
+    with reading(f"choosing the output of {what}"):
+        return _choose(model, name, what)
+
+
+def _choose(model: ir.Model, name: str | None, what: str) -> ir.Model:
     typed = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
     value = typed.graph.outputs[0] if name is None else _values(typed.graph).get(name)
     if value is None or not is_numbers(value):

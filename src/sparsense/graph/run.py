@@ -13,7 +13,7 @@ from onnx_ir.passes import common
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sparsense.errors import GraphError
-from sparsense.graph.reading import first_line
+from sparsense.reading import first_line
 
 RUN_ERRORS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.NotImplemented, ort_errors.RuntimeException)
 Arrays = list[NDArray[Any]]

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from sparsense.errors import GraphError, UnsafeFileError
 from sparsense.graph.control_flow import unroll
-from sparsense.graph.reading import first_line, reading
+from sparsense.reading import first_line, reading
 
 FOLDED = re.compile("^(Conv(Bn|Mul|Add)Fusion_(W|B|BN_B|Mul_W|Add_B)_)+")  # prefixes that ONNX Runtime gives
 MAXIMUM_ELEMENTS = 2**29  # of one value for one sample: a small file can ask for any amount of memory

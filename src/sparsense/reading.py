@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from google.protobuf.message import DecodeError, EncodeError
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
+from onnx.version_converter import ConvertError
 
 from sparsense.errors import GraphError, SparsenseError
 
 # What onnx, onnx-ir and numpy raise when names, types, sizes or bytes of a file contradict each other.
 UNREADABLE = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
+    ConvertError,
     DecodeError,
     EncodeError,
+    InferenceError,
     LookupError,
     MemoryError,
     OSError,
-    OverflowError,
     RuntimeError,
     TypeError,
+    ValidationError,
     ValueError,
 )
 
