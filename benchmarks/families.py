@@ -3,7 +3,9 @@
 python benchmarks/families.py [NAME ...] [--out families.json]
 
 Every network is small, exported, and differentiated as a graph. Compared with a torch loop over single samples in
-float64: the norms |w * dL/dw| of all layers, the sums of all gates, and the gradient of |dL/dx|^2 (second order).
+float64: the norms |w * dL/dw| and the gates of every layer, the gradient dL/dx (of words: of their embeddings), and the
+gradient of |dL/dx|^2 (second order). Errors are relative to the largest number. Families of timm, torchvision and
+transformers run where these are installed.
 """
 
 from __future__ import annotations
@@ -11,20 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
+from library_families import LIBRARY, is_installed
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsense.autodiff import differentiate, gate_sensitivities, weighted_layers
 from sparsense.autodiff.norms import sensitivity_norms
+from sparsense.autodiff.shapes import dims
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import SparsenseError
-from sparsense.graph import Session, forward_graph, load_graph
+from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
 from sparsense.networks.network import Network
 from sparsense.to_onnx import export_forward
 
@@ -307,23 +313,59 @@ class ViT(nn.Module):
 
 
 class Windows(nn.Module):
-    """Attention within windows of 2 x 2 of a 4 x 4 map, shifted by one."""
+    """Attention within windows of 2 x 2 of a 4 x 4 map shifted by one, with a bias for every relative position.
 
-    def __init__(self, width: int) -> None:
+    What a shift brings together from opposite sides of the map does not see each other.
+    """
+
+    def __init__(self, width: int, heads: int = 2) -> None:
         super().__init__()
-        self.attention = Attention(width)
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads, self.bias = heads, nn.Parameter(torch.randn(9, heads))
+        places = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
+        away = places[:, :, None] - places[:, None] + 1
+        self.register_buffer("index", away[0] * 3 + away[1])
+        side = torch.tensor([0, 0, 1, 2])
+        region = (side[:, None] * 3 + side).view(2, 2, 2, 2).permute(0, 2, 1, 3).reshape(4, 4)
+        self.register_buffer("mask", (region[:, None] != region[:, :, None]) * -100.0)
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, c = x.shape
-        x = torch.roll(x.view(n, 4, 4, c), (-1, -1), (1, 2))
-        windows = x.view(n, 2, 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
-        x = self.attention(windows).view(n, 2, 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, 4, 4, c)
-        return torch.roll(x, (1, 1), (1, 2)).reshape(n, 16, c)
+        y = torch.roll(self.norm(x).view(n, 4, 4, c), (-1, -1), (1, 2))
+        windows = y.view(n, 2, 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        q, k, v = self.qkv(windows).reshape(-1, 4, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-1, -2) * (c // self.heads) ** -0.5 + self.bias[self.index].permute(2, 0, 1)
+        scores = (scores.view(n, 4, self.heads, 4, 4) + self.mask[:, None]).view(-1, self.heads, 4, 4)
+        y = self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, c))
+        y = y.view(n, 2, 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, 4, 4, c)
+        return x + torch.roll(y, (1, 1), (1, 2)).reshape(n, 16, c)
 
 
 def swin() -> nn.Module:
     pool = Lambda(lambda x: x.mean(1))
     return nn.Sequential(Tokens(12), Windows(12), Residual(feed_forward(12)), pool, nn.Linear(12, 5))
+
+
+class TextEncoder(nn.Module):
+    """Words, positions and attention that leaves out padding (word 0), as BERT has them."""
+
+    vocabulary = 29
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.position = nn.Embedding(self.vocabulary, 12), nn.Embedding(8, 12)
+        self.norm, self.encoder = nn.LayerNorm(12), Encoder()
+        self.attention, self.wide, self.narrow = Attention(12), nn.Linear(12, 24), nn.Linear(24, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = x.abs().long()  # whole numbers; the exporter tries others too
+        y = self.norm(self.words(words) + self.position(torch.arange(4)))
+        n, t, c = y.shape
+        q, k, v = self.attention.qkv(y).reshape(n, t, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-1, -2) * (c // 2) ** -0.5
+        shares = scores.masked_fill((words == 0)[:, None, None], torch.finfo(y.dtype).min).softmax(-1)
+        y = self.attention.norm(y + self.attention.out((shares @ v).transpose(1, 2).reshape(n, t, c)))
+        return self.encoder((y + self.narrow(F.gelu(self.wide(y)))).flatten(1))
 
 
 class Encoder(nn.Module):
@@ -371,57 +413,93 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unet": (UNet, (3, 16, 16)), "autoencoder": (autoencoder, (3, 16, 16)),
     "upsampling_autoencoder": (upsampling_autoencoder, (3, 16, 16)), "mlp": (mlp, (12,)), "mixer": (mixer, IMAGE),
     "vit": (lambda: ViT(fused=False), IMAGE), "vit_fused": (lambda: ViT(fused=True), IMAGE), "swin": (swin, IMAGE),
-    "encoder": (Encoder, (48,)), "audio": (audio, (64,)), "video": (video, (4, 16, 16)),
+    "encoder": (Encoder, (48,)), "text_encoder": (TextEncoder, (4,)), "audio": (audio, (64,)),
+    "video": (video, (4, 16, 16)),
 }  # fmt: skip
 
 
 def make(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """A family's network with random weights and batch norms that do something, in evaluation mode."""
     torch.manual_seed(0)
-    build, shape = FAMILIES[name]
+    build, shape = {**FAMILIES, **LIBRARY}[name]
     module = build()
     for norm in module.modules():
-        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 1.5)
     return module.eval(), shape
 
 
-def graph_side(
-    module: nn.Module, shape: tuple[int, ...], inputs: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Norms of every layer, sums of its gates, and the second-order gradient, from the graph."""
+@dataclass
+class Found:
+    """What is compared: all per sample.
+
+    Attributes:
+        norms: |w * dL/dw| of every layer, [L, N].
+        gates: Length of the vector of its channels' gate sensitivities, [L, N].
+        first: Gradient of L = |y|^2 / 2 with respect to the input, or to the words' embeddings.
+        second: Gradient of |first|^2 with respect to the same.
+    """
+
+    norms: np.ndarray
+    gates: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+def graph_side(module: nn.Module, shape: tuple[int, ...], inputs: np.ndarray) -> Found:
     preprocessing = Preprocessing(layout="ND" if len(shape) == 1 else "NCHW", dtype="float32", scale=1.0)
     task = "reconstruction" if tuple(module(torch.zeros(1, *shape)).shape[1:]) == shape else "classifier"
     exported = export_forward(Network(module, preprocessing, shape, task=task, source="family"))
     network = forward_graph(load_graph(exported), preprocessing, task=task)
-    op, layers = network.op, weighted_layers(network)
-    seed = op.Mul(network.output, 1.0)
-    loss = op.ReduceSum(op.Mul(network.output, network.output), list(range(1, len(network.output.shape))), keepdims=0)
-    deltas = differentiate(op, of=network.output, wrt=[*(layer.output for layer in layers), network.target], seed=seed)
+    op, layers, entry = network.op, weighted_layers(network), entry_of(network, module)
+    deltas = differentiate(
+        op, of=network.output, wrt=[*(layer.output for layer in layers), entry], seed=op.Mul(network.output, 1.0)
+    )
+    first, every = deltas[entry], list(range(1, len(entry.shape)))
     norms = [sensitivity_norms(op, layer, deltas[layer.output])[0] for layer in layers]
-    gates = [op.ReduceSum(gate, [1], keepdims=0) for gate in gate_sensitivities(op, layers, deltas)]
-    slope = differentiate(op, of=loss, wrt=[network.target])[network.target]
-    energy = op.ReduceSum(op.Mul(slope, slope), list(range(1, len(shape) + 1)), keepdims=0)
-    second = differentiate(op, of=energy, wrt=[network.target])[network.target]
-    found = Session(network.model, [*norms, *gates, second], threads=1)(inputs)
-    return found[: len(layers)], np.sum(found[len(layers) : -1], axis=0), found[-1]
+    gates = [op.ReduceL2(gate, [1], keepdims=0) for gate in gate_sensitivities(op, layers, deltas)]
+    second = differentiate(op, of=op.ReduceSum(op.Mul(first, first), every, keepdims=0), wrt=[entry])[entry]
+    found = Session(network.model, [*norms, *gates, first, second], threads=1)(inputs)
+    return Found(np.stack(found[: len(layers)]), np.stack(found[len(layers) : -2]), *found[-2:])
 
 
-def torch_side(module: nn.Module, inputs: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def entry_of(network: ForwardGraph, module: nn.Module) -> ir.Value:
+    """Where gradients end: at the input, or where words have become numbers."""
+    words = getattr(module, "vocabulary", 0)
+    if not words:
+        return network.target
+    tables = [node for node in network.model.graph if node.op_type == "Gather"]
+    return next(node.outputs[0] for node in tables if dims(node.inputs[0])[0] == words)
+
+
+def torch_side(module: nn.Module, inputs: np.ndarray) -> Found:
     """The same, sample by sample, in float64."""
     module = module.double()
-    weights = [parameter for name, parameter in module.named_parameters() if _is_weight(module, name)]
-    norms, gates, seconds = [], [], []
+    weights = {name: parameter for name, parameter in module.named_parameters() if _is_weight(module, name)}
+    norms, gates, firsts, seconds = [], [], [], []
     for row in torch.tensor(inputs).double():
-        x = row[None].requires_grad_()
-        y = module(x)
-        products = [w * g for w, g in zip(weights, torch.autograd.grad(y.square().sum() / 2, weights), strict=True)]
-        norms.append([product.norm().item() for product in products])
-        gates.append(sum(product.sum().item() for product in products))
-        (slope,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
-        seconds.append(torch.autograd.grad(slope.square().sum(), x)[0][0].numpy())
-    return list(np.asarray(norms).T), np.asarray(gates), np.stack(seconds)
+        leaf, output = _enter(module, row[None])
+        wanted = [*weights.values(), leaf]
+        *slopes, first = torch.autograd.grad(output.square().sum() / 2, wanted, create_graph=True, allow_unused=True)
+        products = {name: w * g for (name, w), g in zip(weights.items(), slopes, strict=True) if g is not None}
+        norms.append([product.norm().item() for product in products.values()])
+        gates.append([_by_channel(module, *item).norm().item() for item in products.items()])
+        firsts.append(first[0].detach().numpy())
+        seconds.append(torch.autograd.grad(first.square().sum(), leaf)[0][0].numpy())
+    return Found(np.asarray(norms).T, np.asarray(gates).T, np.stack(firsts), np.stack(seconds))
+
+
+def _enter(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What is differentiated with respect to, and the output."""
+    if not getattr(module, "vocabulary", 0):
+        leaf = x.requires_grad_()
+        return leaf, module(leaf)
+    leaf = module.words(x.long()).detach().requires_grad_()
+    hook = module.words.register_forward_hook(lambda *_: leaf)
+    output = module(x)
+    hook.remove()
+    return leaf, output
 
 
 def _is_weight(module: nn.Module, name: str) -> bool:
@@ -430,26 +508,41 @@ def _is_weight(module: nn.Module, name: str) -> bool:
     return (kind == "weight" and isinstance(layer, WEIGHTED)) or kind == "in_proj_weight"
 
 
+def _by_channel(module: nn.Module, name: str, product: Tensor) -> Tensor:
+    """Sums over the weights of each output channel."""
+    if isinstance(module.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d):
+        return product.sum((0, 2, 3))
+    return product.flatten(1).sum(1)
+
+
 def difference(actual: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(actual - wanted).max() / np.abs(wanted).max())
 
 
+def draw_inputs(module: nn.Module, shape: tuple[int, ...]) -> np.ndarray:
+    random, words = np.random.default_rng(1), getattr(module, "vocabulary", 0)
+    drawn = random.integers(2, words, (3, *shape)) if words else random.normal(size=(3, *shape))
+    drawn[0, 0] = 0 if words else drawn[0, 0]
+    return drawn.astype(np.float32)
+
+
 def compare(name: str) -> dict[str, object]:
     module, shape = make(name)
-    inputs = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
+    inputs = draw_inputs(module, shape)
     started = perf_counter()
-    norms, gates, second = graph_side(module, shape, inputs)
+    found = graph_side(module, shape, inputs)
     seconds = perf_counter() - started
     with sdpa_kernel(SDPBackend.MATH):  # the only form of attention of which torch knows the second derivative
-        wanted_norms, wanted_gates, wanted_second = torch_side(module, inputs)
-    if len(norms) != len(wanted_norms):
-        raise ValueError(f"{len(norms)} layers in the graph, {len(wanted_norms)} in torch")
+        wanted = torch_side(module, inputs)
+    if len(found.norms) != len(wanted.norms):
+        raise ValueError(f"{len(found.norms)} layers in the graph, {len(wanted.norms)} in torch")
     return {
         "family": name,
-        "layers": len(norms),
-        "norms": difference(np.sort(norms, 0), np.sort(wanted_norms, 0)),
-        "gates": difference(gates, wanted_gates),
-        "second": difference(second, wanted_second),
+        "layers": len(found.norms),
+        "norms": difference(np.sort(found.norms, 0), np.sort(wanted.norms, 0)),  # layers may run in another order
+        "gates": difference(np.sort(found.gates, 0), np.sort(wanted.gates, 0)),
+        "input": difference(found.first, wanted.first),
+        "second": difference(found.second, wanted.second),
         "seconds": round(seconds, 2),
     }
 
@@ -460,16 +553,17 @@ def main() -> None:
     parser.add_argument("--out")
     options = parser.parse_args()
     rows = []
-    print(f"{'family':24} layers    norms    gates   second seconds")
-    for name in options.names or FAMILIES:
+    print(f"{'family':30} layers    norms    gates    input   second seconds")
+    for name in options.names or [*FAMILIES, *filter(is_installed, LIBRARY)]:
         try:
             row = compare(name)
             print(
-                "{family:24} {layers:6} {norms:8.1e} {gates:8.1e} {second:8.1e} {seconds:7}".format(**row), flush=True
+                "{family:30} {layers:6} {norms:8.1e} {gates:8.1e} {input:8.1e} {second:8.1e} {seconds:7}".format(**row),
+                flush=True,
             )
         except (SparsenseError, ValueError) as error:
             row = {"family": name, "error": str(error)}
-            print(f"{name:24} {type(error).__name__}: {str(error)[:150]}", flush=True)
+            print(f"{name:30} {type(error).__name__}: {str(error)[:150]}", flush=True)
         rows.append(row)
     if options.out:
         Path(options.out).write_text(json.dumps(rows, indent=1))
