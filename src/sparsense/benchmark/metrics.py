@@ -199,6 +199,7 @@ def tally_fpr(counts: Tally, *, tpr: float = 0.95, positive: Positive = "in_dist
 METRICS: Mapping[str, Callable[[Tally], Array]] = {
     "auroc": tally_auroc,
     "fpr95": tally_fpr,
+    "fpr95_anomalous": partial(tally_fpr, positive="anomalous"),
     "aupr_out": partial(tally_aupr, positive="anomalous"),
     "aupr_in": partial(tally_aupr, positive="in_distribution"),
 }

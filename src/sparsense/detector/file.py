@@ -21,8 +21,17 @@ PARITY_KEY = "sparsense.parity"
 Array = NDArray[Any]
 
 
-def write_detector(model: ir.Model, path: Path, *, card: Mapping[str, Any], parity: Parity) -> list[dict[str, Any]]:
+def write_detector(
+    model: ir.Model, path: Path, *, card: Mapping[str, Any], parity: Parity, seen: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Write the file under a temporary name, compare it with the oracle, and keep it only if it agrees.
+
+    Args:
+        model: The closed graph.
+        path: Where to.
+        card: What the file says about itself.
+        parity: The oracle's scores.
+        seen: Hashes of the inputs that it was made from, `seen.properties`.
 
     Returns:
         The parity rows, also for the card.
@@ -31,9 +40,8 @@ def write_detector(model: ir.Model, path: Path, *, card: Mapping[str, Any], pari
         ExportError: The numbers differ; nothing is left behind.
     """
     proto = ir.to_proto(model)
-    onnx.helper.set_model_props(
-        proto, {CARD_KEY: json.dumps({"format": CARD_FORMAT, **card}), PARITY_KEY: parity.pack()}
-    )
+    properties = {CARD_KEY: json.dumps({"format": CARD_FORMAT, **card}), PARITY_KEY: parity.pack()}
+    onnx.helper.set_model_props(proto, {**properties, **(seen or {})})
     onnx.checker.check_model(proto)
     with atomic_write(path) as temporary:
         onnx.save(proto, temporary)

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from sparsense.class_calibration import PerClass
+from sparsense.data.digests import digests
 from sparsense.detector.close import CLASSES, SCORES, calibration_of, declare, verdict
 from sparsense.detector.file import PARITY_KEY, write_detector
 from sparsense.detector.fit import HeldOut
+from sparsense.detector.seen import CALIBRATED, FITTED, Digests, pack, refuse_shared, unpack
 from sparsense.errors import CalibrationError, InputError
 from sparsense.graph.build import Builder
 from sparsense.graph.load import load_graph
@@ -50,7 +52,7 @@ def recalibrate(
         The new card. `calibration` is new, `data.calibration` says what from, `recalibrated` lists what was before.
 
     Raises:
-        CalibrationError: Too few inputs for the rate, or scores that are not finite.
+        CalibrationError: Too few inputs for the rate, scores that are not finite, inputs that the head was fitted on.
         InputError: No detector; inputs that it does not take; no stored scores where they are needed.
         ExportError: The new file does not give the scores of the oracle; nothing was written.
 
@@ -62,7 +64,13 @@ def recalibrate(
     """
     detector = ExportedDetector(path)
     model = load_graph(path)
-    held_out, data = _stored(model, detector) if inputs is None else _scored(detector, inputs, name)
+    seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
+    if inputs is None:
+        held_out, data = _stored(model, detector), None
+    else:
+        held_out, data, hashes = _scored(detector, inputs, name)
+        refuse_shared(unpack(seen, FITTED), hashes, name=name, fitted="fitting data")
+        seen[CALIBRATED] = pack(hashes)
     before = detector.card["calibration"]
     op, score, answer, explanations = _reopened(model)
     found = calibration_of(
@@ -74,25 +82,28 @@ def recalibrate(
     )
     declare(op, {**verdict(op, score, answer, found, held_out), **explanations})
     card = _card(detector.card, found.to_dict(), data)
-    write_detector(model, Path(output or path), card=card, parity=_parity(detector))
+    write_detector(model, Path(output or path), card=card, parity=_parity(detector), seen=seen)
     return card
 
 
-def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> tuple[HeldOut, dict[str, Any]]:
-    """Scores of the user's inputs, and what the card says about them."""
-    digest, scores, classes = hashlib.sha256(), [], []
+def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> tuple[HeldOut, dict[str, Any], Digests]:
+    """Scores of the user's inputs, what the card says about them, and their hashes."""
+    digest = hashlib.sha256()
+    scores, classes, hashes = [], [], []
     for batch in inputs:
         found = detector(batch)
+        hashes.append(digests(batch))
         digest.update(np.ascontiguousarray(batch).data)
         scores.append(found.score)
         classes.append(found.output.argmax(1) if found.output.ndim == 2 else np.zeros(len(found), np.int64))
     if not scores:
         raise CalibrationError(f"recalibrating {detector.path}: expected inputs, found none", needed=1)
     held_out = HeldOut(np.concatenate(scores), np.concatenate(classes))
-    return held_out, {"name": name, "count": len(held_out.scores), "sha256": digest.hexdigest()}
+    about = {"name": name, "count": len(held_out.scores), "sha256": digest.hexdigest()}
+    return held_out, about, np.concatenate(hashes)
 
 
-def _stored(model: ir.Model, detector: ExportedDetector) -> tuple[HeldOut, dict[str, Any] | None]:
+def _stored(model: ir.Model, detector: ExportedDetector) -> HeldOut:
     """What the file remembers of its calibration; the card knows already where it came from."""
     constants = model.graph.initializers
     if SCORES not in constants:
@@ -101,7 +112,7 @@ def _stored(model: ir.Model, detector: ExportedDetector) -> tuple[HeldOut, dict[
             "in-distribution inputs"
         )
     classes = _array(constants[CLASSES]) if CLASSES in constants else None
-    return HeldOut(_array(constants[SCORES]), classes), None
+    return HeldOut(_array(constants[SCORES]), classes)
 
 
 def _array(value: ir.Value) -> Array:
