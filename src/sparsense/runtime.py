@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ UNREADABLE = (
     ort_errors.InvalidProtobuf,
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
+    UnicodeDecodeError,  # names that are no text
 )
 
 
@@ -89,9 +91,10 @@ class ExportedDetector:
         self._session = _open(self.path, providers, threads)
         self._options = ort.RunOptions()
         self._options.only_execute_path_to_fetches = True  # explanations that nobody asks for cost nothing
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.card = _read_card(self.path, self.metadata)
-        _check_interface(self.path, self._session)
+        with _readable(self.path):
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self.card = _read_card(self.path, self.metadata)
+            _check_interface(self.path, self._session)
         value = self._session.get_inputs()[0]
         self.dtype = DTYPES[value.type]
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
@@ -158,7 +161,13 @@ class ExportedDetector:
         batch = np.ascontiguousarray(inputs[start : start + self.micro_batch])
         if batch.dtype.kind == "f":
             _check_finite(batch, start)
-        outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, self._options)
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, self._options)
+        except UNREADABLE as error:
+            found = (
+                f"scoring inputs {start} to {start + len(batch) - 1} with {self.path}: the graph in it fails ({error})"
+            )
+            raise InputError(f"{found}; run sparsense verify, or export it again") from error
         return outputs
 
     def _nothing(self, names: list[str]) -> list[NDArray[Any]]:
@@ -219,8 +228,15 @@ def _open(path: Path, providers: Sequence[str], threads: int | None) -> Any:
     options.log_severity_level = 3  # errors only: a threshold that can be overridden is not worth a warning
     if threads is not None:
         options.intra_op_num_threads = threads
+    with _readable(path):
+        return ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what ONNX Runtime says about a damaged file into one error."""
     try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
+        yield
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
 
@@ -234,7 +250,7 @@ def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         card: dict[str, Any] = dict(json.loads(metadata[CARD_KEY]))
         used = card["format"], card["preprocessing"]["layout"], float(card["calibration"]["threshold"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} has a card that cannot be read ({error!r}): export it again") from error
     if used[0] != CARD_FORMAT:
         raise InputError(
