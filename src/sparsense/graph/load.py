@@ -40,6 +40,7 @@ def load_graph(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Mode
     """
     proto, name = parse(source, maximum_bytes=maximum_bytes)
     with reading(f"reading {name}"):
+        proto = _with_shapes(proto)
         _check(proto, name)
         if proto.functions:
             proto = inliner.inline_local_functions(proto)
@@ -93,11 +94,16 @@ def _check(proto: onnx.ModelProto, name: str) -> None:
             f"checking {name}: expected a version of ONNX's own operators, found that it imports "
             f"{[entry.domain for entry in proto.opset_import]} alone; export the model again"
         )
+    if default_opset(proto) > onnx.defs.onnx_opset_version():
+        raise GraphError(
+            f"checking {name}: expected an opset of at most {onnx.defs.onnx_opset_version()}, found "
+            f"{default_opset(proto)}; install a newer onnx, or export the model with an older opset"
+        )
     if proto.graph.sparse_initializer:
         sparse = proto.graph.sparse_initializer[0].values.name
         raise GraphError(f"checking {name}: expected dense weights, found {sparse!r} stored as sparse; store it dense")
     try:
-        onnx.checker.check_model(_with_shapes(proto))
+        onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise GraphError(f"checking {name}: expected a valid ONNX model, found: {first_line(error)}") from error
 
