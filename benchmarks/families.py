@@ -427,6 +427,9 @@ def make(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 1.5)
+    if name in LIBRARY:  # whose small first weights leave nothing of a gradient's square
+        for layer in (layer for layer in module.modules() if isinstance(layer, WEIGHTED)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     return module.eval(), shape
 
 

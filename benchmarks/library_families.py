@@ -39,7 +39,6 @@ def transformer(name: str, task: str = "ForImageClassification", **options: Any)
     def build() -> nn.Module:
         library = import_module("transformers")
         config = getattr(library, f"{name}Config")(num_labels=CLASSES, attn_implementation="eager", **options)
-        config.pad_token_id = None
         return Logits(getattr(library, name + task)(config), options.get("vocab_size", 0))
 
     return build
