@@ -51,16 +51,16 @@ def write_report(folder: str | Path) -> tuple[Path, Path]:
 
 def html(card: Card, scores: Scores) -> str:
     """The report as one self-contained page; plotly's JavaScript is inside, once."""
-    environment = _environment(autoescape=True)
+    templates = environment(autoescape=True)
     script = need("plotly.offline", doing="writing a report", extra="report").get_plotlyjs()
     heads = list(dict.fromkeys(row.head for row in card.detectors))
-    text: str = environment.get_template("report.html").render(
+    text: str = templates.get_template("report.html").render(
         **_content(card),
         speed=network_figures.speed_against_quality(card),
         layers=network_figures.layers(card),
         heads={head: _head_figures(card, scores, head) for head in heads},
-        css=_verbatim("report.css"),
-        javascript=_verbatim("report.js"),
+        css=verbatim("report.css"),
+        javascript=verbatim("report.js"),
         plotly=need("markupsafe", doing="writing a report", extra="report").Markup(script),
     )
     return text
@@ -68,9 +68,9 @@ def html(card: Card, scores: Scores) -> str:
 
 def markdown(card: Card) -> str:
     """The report without its pictures, for a repository or a review."""
-    environment = _environment(autoescape=False)
-    environment.filters["cell"] = cell
-    text: str = environment.get_template("report.md").render(**_content(card), fence=_fence(card.recipe.text))
+    templates = environment(autoescape=False)
+    templates.filters["cell"] = cell
+    text: str = templates.get_template("report.md").render(**_content(card), fence=_fence(card.recipe.text))
     return text
 
 
@@ -97,7 +97,8 @@ def _head_figures(card: Card, scores: Scores, head: str) -> list[Figure]:
     return [score_figures.histograms(card, scores, head), score_figures.roc_curves(card, scores, head)]
 
 
-def _environment(*, autoescape: bool) -> Any:
+def environment(*, autoescape: bool) -> Any:
+    """Templates of this folder; a name that is missing is an error."""
     jinja2 = need("jinja2", doing="writing a report", extra="report")
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -108,7 +109,7 @@ def _environment(*, autoescape: bool) -> Any:
     )
 
 
-def _verbatim(name: str) -> Any:
+def verbatim(name: str) -> Any:
     """A file of ours that goes into the page as it is."""
     markup = need("markupsafe", doing="writing a report", extra="report")
     return markup.Markup((TEMPLATES / name).read_text(encoding="utf-8"))
