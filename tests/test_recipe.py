@@ -132,7 +132,10 @@ def test_an_override_of_what_is_not_there() -> None:
 
 # Refusals, word by word
 
-PRUNE_KEYS = "structure, criterion, options, sparsity, scope, round_to, ignore"
+PRUNE_KEYS = (
+    "structure, criterion, options, sparsity, measure, at_most, speedup, milliseconds, ratios, scope, floor, round_to, "
+    "align, pattern, ignore, unsupported, schedule, search"
+)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,8 @@ PRUNE_KEYS = "structure, criterion, options, sparsity, scope, round_to, ignore"
          "must be more than 0 and less than 1; got 1"),
         ("prune: {round_to: 0}", "prune.round_to", "must be at least 1; got 0"),
         ("prune: {scope: globl}", "prune.scope",
-         """must be one of "global", "layer", "erk"; got "globl". Did you mean 'global'?"""),
+         """must be one of "global", "layer", "block", "row", "erk", "sensitivity"; got "globl". """
+         "Did you mean 'global'?"),
         ("export: {opset: 17}", "export.opset", "must be at least 18; got 17"),
         ("seed: '1'", "seed", 'must be a whole number; got "1"'),
         ("seed: true", "seed", "must be a whole number; got true"),
@@ -161,7 +165,34 @@ PRUNE_KEYS = "structure, criterion, options, sparsity, scope, round_to, ignore"
         ("benchmark: {batch_sizes: [1, 0]}", "benchmark.batch_sizes.1", "must be at least 1; got 0"),
         ("prune: {structure: weight, round_to: 8}", "prune",
          "round_to is about widths, so it goes with structure: channel; leave it out"),
-        ("prune: {scope: erk}", "prune", "scope erk shares out single weights, so it goes with structure: weight"),
+        ("prune: {scope: erk}", "prune",
+         "scope: erk shares out single weights, so it goes with structure: weight; leave it out"),
+        ("prune: {structure: weight, speedup: 2.0}", "prune",
+         "speedup needs a smaller network (zeros are computed like other numbers), so it goes with structure: channel; "
+         "leave it out"),
+        ("prune: {sparsity: 0.5, speedup: 2.0}", "prune", "sparsity and speedup are both targets; give one"),
+        ("prune: {speedup: 0.5}", "prune.speedup", "must be more than 1; got 0.5"),
+        ("prune: {at_most: 1000}", "prune", "at_most needs measure: parameters, multiply_adds or bytes"),
+        ("prune: {milliseconds: 1.0, measure: bytes}", "prune",
+         "measure says what sparsity or at_most counts, and the target is milliseconds"),
+        ("prune: {structure: weight, pattern: '2:4', sparsity: 0.5}", "prune",
+         "pattern 2:4 says how much stays; leave out sparsity"),
+        ("prune: {pattern: '2:4'}", "prune",
+         "pattern is about single weights, so it goes with structure: weight; leave it out"),
+        ("prune: {structure: weight, pattern: '2/4'}", "prune.pattern", "must look like 2:4 or 4x4; got \"2/4\""),
+        ("prune: {ratios: {'*': 0.5}, scope: layer}", "prune",
+         "ratios say how much of each layer goes, so scope: layer has nothing to say; leave it out"),
+        ("prune: {ratios: {'*': 0.5}, schedule: cubic}", "prune",
+         "ratios is reached at once, so it goes with schedule: one_shot"),
+        ("prune: {schedule: early_crop}", "prune",
+         "schedule early_crop needs dense_epochs: it prunes at the latest after so many epochs"),
+        ("prune: {schedule: cubik}", "prune.schedule.name",
+         """must be one of "one_shot", "linear", "iterative", "cubic", "cosine", "crop_it", "early_crop"; """
+         """got "cubik". Did you mean 'cubic'?"""),
+        ("prune: {structure: head, measure: bytes}", "prune", "structure: head counts whole heads; leave out measure"),
+        ("prune: {schedule: cubic}\nfinetune: null", "",
+         "prune.schedule: trains with the settings of finetune, which is null; give finetune, or set epochs and "
+         "dense_epochs to 0"),
         ("heads: [a, b, a]", "", "heads: 'a' is listed twice; every head is written to a file of its name"),
     ],
 )  # fmt: skip

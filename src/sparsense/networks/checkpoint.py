@@ -16,11 +16,14 @@ from sparsense.files import atomic_write
 from sparsense.networks.load import build
 from sparsense.networks.manifest import Manifest, Setting, check_source, read_manifest, to_json
 from sparsense.networks.network import Network, check_forward
+from sparsense.networks.packing import pack, unpack
 from sparsense.networks.tensors import MAX_BYTES, load_weights, parse_tensors, read_limited
 
 
 def save_network(network: Network, path: str | Path) -> Path:
     """Write a network as tensors (`.safetensors`) and a manifest (`.json`) beside them.
+
+    Tensors with many zeros are stored as one bit per number and the numbers that are not zero, where that is smaller.
 
     Before anything takes its place on disk, the network is made again from the two and must give the same
     numbers, bit for bit.
@@ -36,8 +39,9 @@ def save_network(network: Network, path: str | Path) -> Path:
         InputError: The module has changed in a way that tensors and plain attributes cannot tell.
     """
     tensors_path, manifest_path = _paths(path)
-    content = write_safetensors({name: tensor.detach().clone() for name, tensor in network.module.state_dict().items()})
-    text = to_json(_describe(network, content))
+    stored, shapes = pack(network.module.state_dict())
+    content = write_safetensors(stored)
+    text = to_json(_describe(network, content, shapes))
     _check_same(network, _restore(Manifest.model_validate_json(text), content, tensors_path), tensors_path)
     with atomic_write(tensors_path) as tensors_file, atomic_write(manifest_path) as manifest_file:
         tensors_file.write_bytes(content)
@@ -77,7 +81,7 @@ def _paths(path: str | Path) -> tuple[Path, Path]:
     return tensors, tensors.with_suffix(".json")
 
 
-def _describe(network: Network, content: bytes) -> Manifest:
+def _describe(network: Network, content: bytes, packed: dict[str, tuple[int, ...]]) -> Manifest:
     fresh = build(network.source, network.options, network.preprocessing, network.input_shape, network.task)[0]
     return Manifest(
         source=network.source,
@@ -87,6 +91,7 @@ def _describe(network: Network, content: bytes) -> Manifest:
         preprocessing=network.preprocessing,
         attributes=dict(_changed_attributes(fresh.module, network.module)),
         sha256=hashlib.sha256(content).hexdigest(),
+        packed=packed,
         probe=_probe(network),
     )
 
@@ -117,10 +122,11 @@ def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _restore(manifest: Manifest, content: bytes, path: Path) -> Network:
     network, _ = build(manifest.source, manifest.options, manifest.preprocessing, manifest.input_shape, manifest.task)
-    tensors = parse_tensors(content, path)
+    doing = f"loading the network from {path}"
+    tensors = unpack(parse_tensors(content, path), manifest.packed, limit=MAX_BYTES, doing=doing)
     _resize(network.module, tensors)
     _set_attributes(network.module, manifest.attributes, path)
-    load_weights(network.module, tensors, optional=(), doing=f"loading the network from {path}")
+    load_weights(network.module, tensors, optional=(), doing=doing)
     return network
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from sparsense import __version__
@@ -37,6 +37,9 @@ class Manifest(BaseModel):
     preprocessing: Preprocessing
     attributes: dict[str, dict[str, Setting]] = Field(description="module -> attribute -> value that was changed")
     sha256: str = Field(description="of the file of tensors")
+    packed: dict[str, tuple[NonNegativeInt, ...]] = Field(
+        default={}, description="tensors stored as bits and values -> their shapes"
+    )
     probe: list[float] = Field(description="outputs for a fixed input, to recognise a class that has changed")
 
 

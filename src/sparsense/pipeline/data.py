@@ -23,6 +23,7 @@ class RunData:
     calibration: Dataset
     test: Dataset
     anomalies: Mapping[str, Dataset]
+    outliers: Dataset | None = None
 
     def rows(self) -> list[DataSet]:
         """For the card."""
@@ -31,6 +32,7 @@ class RunData:
             ("calibration", "calibration", self.calibration),
             ("test", "test", self.test),
         ]
+        sets += [] if self.outliers is None else [("outliers", "train", self.outliers)]
         sets += [(name, "anomalous", data) for name, data in self.anomalies.items()]
         return [
             DataSet(name=name, role=role, source=data.name, count=len(data), sha256=data.sha256())  # type: ignore[arg-type]
@@ -54,6 +56,7 @@ def load_data(recipe: Recipe, data_root: str | None) -> RunData:
         _load(recipe.data.calibration, root, recipe.seed),
         _load(recipe.data.test, root, recipe.seed),
         {name: _load(section, root, recipe.seed) for name, section in recipe.data.anomalies.items()},
+        None if recipe.data.outliers is None else _load(recipe.data.outliers, root, recipe.seed),
     )
     _check_shapes(data)
     _check_disjoint(data)
@@ -72,7 +75,10 @@ def _load(section: SourceSection, root: str | None, seed: int) -> Dataset:
 
 def _check_shapes(data: RunData) -> None:
     expected = data.train.inputs.shape[1:], data.train.inputs.dtype
-    for name, other in {"calibration": data.calibration, "test": data.test, **data.anomalies}.items():
+    others = {"calibration": data.calibration, "test": data.test, **data.anomalies}
+    if data.outliers is not None:
+        others["outliers"] = data.outliers
+    for name, other in others.items():
         if (other.inputs.shape[1:], other.inputs.dtype) != expected:
             raise InputError(
                 f"loading data.{name}: expected {expected[1]} samples of shape {list(expected[0])} like data.train, "
@@ -81,13 +87,20 @@ def _check_shapes(data: RunData) -> None:
 
 
 def _check_disjoint(data: RunData) -> None:
-    """Samples that calibrate a threshold must not have been seen before, nor be measured on."""
-    sets = {"train": data.train, "calibration": data.calibration, "test": data.test}
-    rows = {name: {row.tobytes() for row in np.ascontiguousarray(part.inputs)} for name, part in sets.items()}
-    for one, other in (("calibration", "train"), ("calibration", "test"), ("test", "train")):
-        shared = len(rows[one] & rows[other])
-        if shared:
+    """Samples that calibrate a threshold must not have been seen before, nor be measured on; nor outliers learnt."""
+    sets = {"train": data.train, "calibration": data.calibration, "test": data.test, **data.anomalies}
+    pairs = [("calibration", "train"), ("calibration", "test"), ("test", "train")]
+    if data.outliers is not None:
+        sets["outliers"] = data.outliers
+        pairs += [("outliers", name) for name in data.anomalies]
+    rows = {name: {row.tobytes() for row in np.ascontiguousarray(sets[name].inputs)} for name in _named(pairs)}
+    for one, other in pairs:
+        if shared := len(rows[one] & rows[other]):
             raise InputError(
                 f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the "
                 "false-alarm rate and honest measurements need separate samples. Remove the duplicates"
             )
+
+
+def _named(pairs: list[tuple[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for pair in pairs for name in pair))

@@ -1,34 +1,36 @@
-"""Make a network smaller: saliency, removal or masks, batch norms measured again, a short fine-tuning."""
+"""Make a network smaller: how much, in which steps, aligned for the runtime, batch norms measured, fine-tuned."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sparsense.benchmark.card import Pruning
-from sparsense.criteria import CRITERIA, Saliency
-from sparsense.data import Dataset
-from sparsense.detector import Progress, silent
+from sparsense.benchmark.latency import Latency
 from sparsense.networks.network import Network, example_input
+from sparsense.pipeline.amount import amount_for_time, as_share
+from sparsense.pipeline.analysis import analysed
+from sparsense.pipeline.cuts import FAST_WIDTHS, Asked, Cut, cut, least_units
+from sparsense.pipeline.job import Job
+from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
+from sparsense.pipeline.outcome import pruning_row
+from sparsense.pipeline.records import network_inputs
+from sparsense.pipeline.steps import journey, searched
+from sparsense.pipeline.timing import Stopwatch
+from sparsense.pruning.align import align_widths
+from sparsense.pruning.analysis import equal_harm
 from sparsense.pruning.batchnorm import reestimate_batch_norm
-from sparsense.pruning.channels import prune_channels
-from sparsense.pruning.mask import Mask
-from sparsense.pruning.plan import ChannelOptions
-from sparsense.pruning.report import PruneReport
-from sparsense.pruning.weights import select_weights
-from sparsense.recipe.schema import PruneSection, Recipe
-from sparsense.recording.layers import layouts, prunable_weights
-from sparsense.recording.passes import Source, record_for
-from sparsense.sensitivity import SensitivityRecord
-from sparsense.training.reference import train_section
+from sparsense.pruning.cost import measure_cost
+from sparsense.pruning.plan import UnreachableError
+from sparsense.pruning.shares import Shares
+from sparsense.recipe.schema import BenchmarkSection
 
 Stage = Callable[[str, Network], None]
-"""Called with a network after every step, so that each step's effect can be measured."""
+"""Called with a network after every stage, so that each one's effect can be measured."""
 
 
 @dataclass(frozen=True)
@@ -37,120 +39,107 @@ class Pruned:
 
     network: Network
     row: Pruning
+    notes: list[str] = field(default_factory=list)
 
 
-def make_smaller(
-    network: Network,
-    record: SensitivityRecord,
-    recipe: Recipe,
-    data: Dataset,
-    *,
-    stage: Stage,
-    progress: Progress = silent,
-) -> Pruned:
-    """Prune, measure the batch norms again and fine-tune, as the recipe says; the given network stays as it is.
+def make_smaller(job: Job, *, stage: Stage) -> Pruned:
+    """Prune, align, measure the batch norms again and fine-tune, as the recipe says; the dense network stays.
 
     Args:
-        network: Dense.
-        record: Sensitivities of this network.
-        recipe: Sections `prune` (not null), `batch_norm`, `finetune`.
-        data: Training samples.
-        stage: Called after each step.
-        progress: Called after every batch of the fine-tuning.
+        job: What to do, with what.
+        stage: Called after each stage.
     """
-    section = recipe.prune
-    if section is None:
-        raise ValueError("the recipe has no section prune")
-    saliency = _saliency(network, record, section, recipe, data)
-    mask = None
-    if section.structure == "channel":
-        smaller, row = _remove_channels(network, saliency, section)
-    else:
-        smaller, row, mask = _mask_weights(network, saliency, section)
-    stage("pruned", smaller)
-    if recipe.batch_norm is not None and _has_batch_norm(smaller):
-        reestimate_batch_norm(
-            smaller.module, _batches(smaller, data.subset(recipe.batch_norm.samples, seed=recipe.seed))
+    shares = _shares(job)
+    watch = Stopwatch(job.dense, job.recipe.benchmark or BenchmarkSection(), seed=job.recipe.seed)
+    share = _amount(job, watch, shares)
+    found = searched(job, share) if job.section.search is not None else journey(job, share, shares)
+    found, notes = _aligned(job, found, watch)
+    network, mask = found.now.network, found.now.mask
+    stage("pruned", network)
+    if job.recipe.batch_norm is not None and _has_batch_norm(network):
+        sample = job.data.subset(job.recipe.batch_norm.samples, seed=job.recipe.seed)
+        reestimate_batch_norm(network.module, torch.split(network_inputs(network, sample), 128))
+        stage("batch norm re-estimated", network)
+    if job.recipe.finetune is not None:
+        training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)
+        job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module))
+        stage("fine-tuned", network)
+    latency = _latency(job, network, watch)
+    return Pruned(network, pruning_row(job, found.now, latency), notes)
+
+
+def _shares(job: Job) -> Shares | None:
+    """For the scope `sensitivity`, what an analysis of the dense network allows."""
+    if job.section.scope != "sensitivity":
+        return None
+    analysis = analysed(job)
+    return equal_harm(analysis.curves(), analysis.loss)
+
+
+def _amount(job: Job, watch: Stopwatch, shares: Shares | None) -> float:
+    """The share of the dense network that has to go; searched for where a time is asked."""
+    section = job.section
+    if section.speedup is None and section.milliseconds is None:
+        return as_share(section, _sizes(job.dense)) if section.at_most else section.sparsity or 0.0
+
+    def write(folder: Path) -> None:
+        saliency, start = job.scorer.saliency(job.dense), Cut(job.dense)
+
+        def time(share: float) -> Latency | None:
+            job.progress("searching for the amount", 0, 1)
+            asked = Asked(section, least_units(job.dense, section, share), shares)
+            try:
+                return watch.against_dense(cut(start, saliency, asked, share).network.module)
+            except UnreachableError:
+                return None
+
+        (folder / "share.json").write_text(json.dumps(amount_for_time(section, time)))
+
+    share: float = json.loads((job.state.piece("amount", write) / "share.json").read_text())
+    job.progress("searching for the amount", 1, 1)
+    return share
+
+
+def _sizes(network: Network) -> dict[str, int]:
+    cost = measure_cost(network.module, example_input(network.input_shape))
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in network.module.state_dict().values())
+    return {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds, "bytes": stored}
+
+
+def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[str]]:
+    """The variant with the fastest widths, and what was measured."""
+    if job.section.align is None:
+        return found, []
+
+    def write(folder: Path) -> None:
+        network = found.now.network
+        alignment = align_widths(
+            network.module,
+            example_input(network.input_shape),
+            measure=watch.side_by_side,
+            multiple=job.section.round_to or FAST_WIDTHS,
+            saliency=job.scorer.saliency(network),
         )
-        stage("batch norm re-estimated", smaller)
-    if recipe.finetune is not None:
-        keep = (lambda: None) if mask is None else (lambda: mask.apply_(smaller.module))
-        train_section(smaller, data, recipe.finetune, seed=recipe.seed, after_step=keep, report=progress)
-        stage("fine-tuned", smaller)
-    return Pruned(smaller, row)
+        best = alignment.variants[alignment.best]
+        smaller = replace(found.now, network=replace(network, module=best.module),
+                          proof=max(found.now.proof, best.error))  # fmt: skip
+        save_journey(replace(found, now=smaller), folder)
+        times = {name: variant.milliseconds for name, variant in alignment.variants.items()}
+        (folder / "times.json").write_text(json.dumps({"best": alignment.best, "milliseconds": times}))
+
+    folder = job.state.piece("aligned", write)
+    told = json.loads((folder / "times.json").read_text())
+    times = ", ".join(f"{name} {time:.3g} ms" for name, time in told["milliseconds"].items())
+    note = f"Widths: {told['best']} measured fastest in ONNX Runtime at batch {watch.batch} ({times})."
+    return load_journey(folder, job.dense), [note]
 
 
-def _saliency(
-    network: Network, record: SensitivityRecord, section: PruneSection, recipe: Recipe, data: Dataset
-) -> Saliency:
-    """From the record that is there; passes that it does not hold are run now."""
-    criterion, options = CRITERIA[section.criterion], dict(section.options)
-    if criterion.filters:
-        options = {"layouts": layouts(network.module), **options}
-    if not _holds(record, criterion.needs, criterion.gates):
-        sample = data.subset(recipe.sensitivity.samples, seed=recipe.seed)
-        inputs = torch.from_numpy(network.preprocessing.apply(sample.inputs))
-        source = Source(inputs, sample.labels, loss=recipe.sensitivity.loss, batch_size=recipe.sensitivity.batch_size)
-        record = record_for(network.module, criterion, source) or record
-    return criterion(prunable_weights(network.module), record, **options)
-
-
-def _holds(record: SensitivityRecord, needs: tuple[str, ...], gates: tuple[str, ...]) -> bool:
-    held = {moment for table in record.moments.values() for moment in table}
-    held_gates = {moment for table in record.gates.values() for moment in table}
-    return held.issuperset(needs) and held_gates.issuperset(gates)
-
-
-def _remove_channels(network: Network, saliency: Saliency, section: PruneSection) -> tuple[Network, Pruning]:
-    count: Literal["both", "producers"] = "producers" if CRITERIA[section.criterion].filters else "both"
-    report = prune_channels(
-        network.module,
-        example_input(network.input_shape),
-        saliency,
-        sparsity=section.sparsity,
-        scope="layer" if section.scope == "layer" else "global",
-        options=ChannelOptions(count=count, round_to=section.round_to or 1, ignore=section.ignore),
-    )
-    return replace(network, module=report.module), _row(section, report)
-
-
-def _row(section: PruneSection, report: PruneReport) -> Pruning:
-    before, after = report.before, report.after
-    reached = {
-        "channels": report.reached,
-        "parameters": 1 - after.parameters / before.parameters,
-        "multiply_adds": 1 - after.multiply_adds / before.multiply_adds,
-    }
-    rounding = "" if section.round_to is None else f", widths rounded to multiples of {section.round_to}"
-    return Pruning(
-        criterion=section.criterion,
-        structure="channel",
-        scope=section.scope,
-        target=f"{section.sparsity:.0%} of the channels{rounding}",
-        reached=reached,
-        proof=f"the forward pass works, and removing equals masking to {report.proof:.0e} on random inputs",
-    )
-
-
-def _mask_weights(network: Network, saliency: Saliency, section: PruneSection) -> tuple[Network, Pruning, Mask]:
-    module = deepcopy(network.module)
-    mask = select_weights(module, saliency, sparsity=section.sparsity, scope=section.scope, ignore=section.ignore)
-    mask.apply_(module)
-    row = Pruning(
-        criterion=section.criterion,
-        structure="weight",
-        scope=section.scope,
-        target=f"{section.sparsity:.0%} of the weights",
-        reached={"sparsity": mask.sparsity},
-        proof=f"{mask.size - mask.kept:,} of {mask.size:,} prunable weights are 0; zeros alone do not make it faster",
-    )
-    return replace(network, module=module), row, mask
+def _latency(job: Job, network: Network, watch: Stopwatch) -> Latency | None:
+    """What was reached in time, measured at the end; None where no time was asked for."""
+    if job.section.speedup is None and job.section.milliseconds is None:
+        return None
+    return watch.against_dense(network.module)
 
 
 def _has_batch_norm(network: Network) -> bool:
     return any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in network.module.modules())
-
-
-def _batches(network: Network, data: Dataset, *, batch_size: int = 128) -> list[Tensor]:
-    inputs = torch.from_numpy(network.preprocessing.apply(data.inputs))
-    return [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]

@@ -21,6 +21,7 @@ from sparsense.networks import load_network, save_network
 from sparsense.networks.network import Network
 from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
+from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import (
     accuracy_row,
     calibration_row,
@@ -33,8 +34,11 @@ from sparsense.pipeline.measure import (
     size_of,
 )
 from sparsense.pipeline.prune import Pruned, make_smaller
+from sparsense.pipeline.records import Scorer, kept_record, record_of
+from sparsense.pipeline.state import State, kept_state, state_folder
 from sparsense.recipe.schema import NetworkSection, Recipe
-from sparsense.sensitivity import SensitivityRecord, record_sensitivities
+from sparsense.recording.layers import network_sha256
+from sparsense.sensitivity import SensitivityRecord
 
 
 def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
@@ -43,7 +47,8 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
     Args:
         recipe: What to do.
         output: Folder of the results. It is written beside itself and renamed at the end: a run that fails or is
-            interrupted leaves an earlier result as it was.
+            interrupted leaves an earlier result as it was. What a killed run has finished is kept beside it, too,
+            and the same run goes on from there.
         data_root: Folder of the published data sets and networks.
         progress: Called with `(what, done, of)`.
 
@@ -55,19 +60,25 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         torch.manual_seed(recipe.seed)
         data = load_data(recipe, data_root)
         network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
-        accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
-        record = _record(network, recipe, data, progress, "recording sensitivities")
-        record.save(folder / "sensitivities.safetensors")
-        pruned = _prune(network, record, recipe, data, accuracy, progress)
-        save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
+        with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+            accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
+            record = kept_record(network, recipe, data.train, progress)
+            pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
+            record.save(folder / "sensitivities.safetensors")
+            save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
-        variants = [make_variant("dense", network)]
-        if pruned is not None:
-            variants.append(make_variant("pruned", pruned.network))
-        for variant in variants:
-            attach_heads(variant, recipe, data, progress=progress)
-        _finish(recipe, data, variants, accuracy, (record, pruned), folder, progress)
+            variants = [make_variant("dense", network)]
+            if pruned is not None:
+                variants.append(make_variant("pruned", pruned.network))
+            for variant in variants:
+                attach_heads(variant, recipe, data, progress=progress)
+            _finish(recipe, data, variants, accuracy, (record, pruned), folder, progress)
     return output
+
+
+def identity(recipe: Recipe, data: RunData, network: Network) -> tuple[str, ...]:
+    """What makes a job: its recipe, its samples, its network."""
+    return recipe.to_yaml(), *(row.sha256 for row in data.rows()), network_sha256(network.module)
 
 
 def open_network(section: NetworkSection, root: str | None, layout: str) -> Network:
@@ -92,26 +103,17 @@ def open_network(section: NetworkSection, root: str | None, layout: str) -> Netw
     return network.in_layout(layout)
 
 
-def _record(network: Network, recipe: Recipe, data: RunData, progress: Progress, what: str) -> SensitivityRecord:
-    sample = data.train.subset(recipe.sensitivity.samples, seed=recipe.seed)
-    return record_sensitivities(
-        network.module,
-        network.preprocessing.apply(network.preprocessing.arrange(sample.inputs)),
-        sample.labels,
-        loss=recipe.sensitivity.loss,
-        batch_size=recipe.sensitivity.batch_size,
-        progress=lambda done, of: progress(what, done, of),
-    )
-
-
-def _prune(
+def prune_network(
     network: Network,
     record: SensitivityRecord,
     recipe: Recipe,
     data: RunData,
     accuracy: list[AccuracyRow],
+    *,
+    state: State,
     progress: Progress,
 ) -> Pruned | None:
+    """Prune as the recipe says, with the accuracy after each stage; None when it says not to."""
     if recipe.prune is None:
         return None
 
@@ -119,7 +121,8 @@ def _prune(
         accuracy.append(accuracy_row("pruned", name, smaller, data.test))
         progress(f"pruning: {name}", 1, 1)
 
-    return make_smaller(network, record, recipe, data.train, stage=stage, progress=progress)
+    scorer = Scorer(recipe, data.train, record)
+    return make_smaller(Job(recipe, network, data.train, data.outliers, scorer, state, progress), stage=stage)
 
 
 def _finish(
@@ -137,7 +140,8 @@ def _finish(
         output = variant.outputs(data.test.inputs)
         accuracy.append(outcome_row(variant.name, "exported", variant.network, data.test, output))
     sizes = {variant.name: size_of(variant) for variant in variants}
-    after = None if pruned is None else _record(pruned.network, recipe, data, progress, "recording again, pruned")
+    again = "recording again, pruned"
+    after = None if pruned is None else record_of(pruned.network, recipe, data.train, progress, again)
     text = recipe.to_yaml()
     card = Card(
         name=recipe.name,
@@ -160,6 +164,7 @@ def _finish(
         calibration=[calibration_row(variant.name, d) for variant in variants for d in variant.detectors],
         parity=[parity_row(variant.name, d) for variant in variants for d in variant.detectors],
         results=result_rows(variants, seed=recipe.seed),
+        notes=[] if pruned is None else pruned.notes,
         latency=[]
         if recipe.benchmark is None
         else latency_rows(variants, recipe.benchmark, seed=recipe.seed, progress=progress),

@@ -106,7 +106,7 @@ def channel_curves(
     for group in channel_groups(module, example_input, options):
         if left_alone(group):
             continue
-        order = order_of(group, unit_saliency(module, group, saliency, options), 0.0)
+        order = order_of(group, unit_saliency(module, group, saliency, options))
 
         def pruned(ratio: float, group: ChannelGroup = group, order: Tensor = order) -> nn.Module:
             twin, count = deepcopy(module), min(len(order), round(ratio * group.units))

@@ -33,6 +33,7 @@ class ChannelOptions:
         normalise: `mean` divides by the mean over the group, so that a global threshold treats groups alike;
             `none` compares units as they are (right for saliencies in units of the loss).
         floor: Least share of a group's units that stays; by default a tenth of the asked density, always one.
+        least: First producer of a group -> how many units stay at least, instead of the floor.
         round_to: Widths become the nearest multiple of it where they are cut; 1 = as selected.
         ignore: Layers (patterns, types, modules) that keep all their outputs.
         unsupported: `raise` refuses a network with a group that cannot be cut, unless its producers are
@@ -44,6 +45,7 @@ class ChannelOptions:
     count: Literal["both", "producers"] = "both"
     normalise: Literal["mean", "none"] = "mean"
     floor: float | None = None
+    least: Mapping[str, int] = field(default_factory=dict)
     round_to: int = 1
     ignore: Ignore = field(default=())
     unsupported: Literal["raise", "keep"] = "raise"
@@ -142,7 +144,7 @@ def choose(
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity must lie in [0, 1); got {sparsity}")
     floor = (1 - sparsity) / 10 if options.floor is None else options.floor
-    orders = [order_of(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
+    orders = _orders(groups, saliencies, floor, options)
     steps = steps_of(scope, groups, orders, saliencies)
 
     def reached(step: int) -> float:
@@ -168,8 +170,16 @@ def choose_shares(
 ) -> Plan:
     """The plan that takes exactly these shares of the groups (first producer -> share), rounding apart."""
     floor = 0.0 if options.floor is None else options.floor
-    orders = [order_of(group, values, floor) for group, values in zip(groups, saliencies, strict=True)]
+    orders = _orders(groups, saliencies, floor, options)
     return plan_of(groups, orders, share_counts(groups, orders, shares), options.round_to)
+
+
+def _orders(
+    groups: Sequence[ChannelGroup], saliencies: Sequence[Tensor], floor: float, options: ChannelOptions
+) -> list[Tensor]:
+    floors = [math.ceil(floor * group.units - 1e-9) for group in groups]
+    least = [options.least.get(group.name, stays) for group, stays in zip(groups, floors, strict=True)]
+    return [order_of(*row) for row in zip(groups, saliencies, least, strict=True)]
 
 
 def plan_of(groups: Sequence[ChannelGroup], orders: Sequence[Tensor], counts: Sequence[int], round_to: int = 1) -> Plan:

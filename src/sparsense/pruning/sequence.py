@@ -21,10 +21,10 @@ ChannelScope = Literal["global", "layer", "block"] | Shares
 SCOPES = ("global", "layer", "block")
 
 
-def order_of(group: ChannelGroup, values: Tensor, floor: float) -> Tensor:
-    """The units that may go, least salient first, without those that the floor keeps."""
+def order_of(group: ChannelGroup, values: Tensor, least_left: int = 1) -> Tensor:
+    """The units that may go, least salient first, without those that have to stay: at least one."""
     free = group.prunable.nonzero().flatten()
-    stays = max(1, math.ceil(floor * group.units - 1e-9)) - (group.units - len(free))
+    stays = max(1, least_left) - (group.units - len(free))
     ordered = free[least(values[free], len(free))]
     return ordered[: len(ordered) - max(0, stays)]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsense.errors import RecipeError, SparsenseError, UnknownNameError
 from sparsense.recipe.schema import Recipe, SourceSection
+from sparsense.recipe.training import ObjectiveSection
 
 Problem = tuple[str, SparsenseError | ValueError]
 
@@ -29,6 +30,8 @@ def check_names(recipe: Recipe, *, file: str = "") -> Recipe:
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:
     named = {"train": recipe.data.train, "calibration": recipe.data.calibration, "test": recipe.data.test}
+    if recipe.data.outliers is not None:
+        named["outliers"] = recipe.data.outliers
     named |= {f"anomalies.{name}": source for name, source in recipe.data.anomalies.items()}
     for name, source in named.items():
         yield from _source(f"data.{name}", source)
@@ -81,9 +84,27 @@ def _torch_half(recipe: Recipe) -> Iterator[Problem]:
     if recipe.prune is not None:
         yield from _entry("prune", "criterion", recipe.prune.criterion, recipe.prune.options, CRITERIA)
     yield from _entry("sensitivity", "loss", recipe.sensitivity.loss, (), LOSSES)
-    for key, section in {"train": recipe.train, "finetune": recipe.finetune}.items():
+    search = None if recipe.prune is None else recipe.prune.search
+    for key, section in {"train": recipe.train, "finetune": recipe.finetune, "prune.search": search}.items():
         for index, name in enumerate(section.augment if section is not None else ()):
             yield from _entry(key, f"augment.{index}", name, (), AUGMENTATIONS)
+        if section is not None and section.objective is not None:
+            yield from _objective(f"{key}.objective", section.objective, recipe)
+
+
+def _objective(key: str, section: ObjectiveSection, recipe: Recipe) -> Iterator[Problem]:
+    from sparsense.training.objectives import OBJECTIVES
+
+    known = list(_entry(key, "name", section.name, section.options, OBJECTIVES))
+    yield from known
+    needs = () if known else getattr(OBJECTIVES[section.name], "needs", ())
+    if "outliers" in needs and recipe.data.outliers is None:
+        yield f"{key}.name", ValueError(f"objective {section.name!r} learns from outliers: name them in data.outliers")
+    if "teacher" in needs and key == "train.objective":
+        yield (
+            f"{key}.name",
+            ValueError(f"objective {section.name!r} learns from the dense network, so it is for finetune"),
+        )
 
 
 def _entry(section: str, key: str, name: str, options: Collection[str], registry: Any) -> Iterator[Problem]:

@@ -45,6 +45,8 @@ def _sentence(item: Any, model: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = list(get_args(_plain(_declared(model, loc))))
         return f"must be one of {', '.join(map(show, allowed))}; got {show(found)}{_guess(found, allowed)}"
+    if kind == "string_pattern_mismatch" and loc[-1] == "pattern":
+        return f"must look like 2:4 or 4x4; got {show(found)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, '_' and '-', and start with a letter or digit; got {show(found)}"
     if kind == "too_short":

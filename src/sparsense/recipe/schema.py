@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sparsense.data.preprocessing import Preprocessing
+from sparsense.recipe.prune import PruneSection
+from sparsense.recipe.section import BareName, Count, Name, Options, Positive, Rate, Section
 from sparsense.recipe.text import write_yaml
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-Options = dict[str, Any]
-
-
-class Section(BaseModel):
-    """A mapping of a recipe: unknown keys are refused, nothing is converted, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+from sparsense.recipe.training import TrainingSection, TrainSection
 
 
 class PreprocessingSection(Section):
-    """See `sparsense.data.preprocessing.Preprocessing`."""
+    """What the network sees: (x * scale - mean) / std."""
 
     layout: Literal["NHWC", "NCHW", "ND"] = "NHWC"
+    """Order of the axes of the detector's input; `ND` for rows of numbers."""
     dtype: Literal["uint8", "float32"] = "uint8"
+    """Of the detector's input."""
     scale: Positive = 1 / 255
+    """Multiplies the raw input."""
     mean: list[float] = Field(default=[0.0], min_length=1)
+    """One number, or one per channel."""
     std: list[Positive] = Field(default=[1.0], min_length=1)
+    """One number, or one per channel."""
 
     def build(self) -> Preprocessing:
         """The dataclass that the rest of the code uses."""
@@ -42,37 +36,50 @@ class PreprocessingSection(Section):
 class NetworkSection(Section):
     """Which network, with which weights.
 
-    `weights` is `bundled`, a file (perhaps below the data root), or null: as the function makes them.
     The last three keys are for networks that do not declare them.
     """
 
     source: str
+    """A registered name (`sparsense list networks`), `package.module:function`, `timm:NAME`, `torchvision:NAME` or
+    `transformers:NAME`."""
     weights: str | None = "bundled"
-    options: Options = {}
+    """`bundled`, a file (perhaps below the data root), or null: as the function makes them."""
+    options: Options = Field(default={})
+    """Keyword arguments of the function."""
     preprocessing: PreprocessingSection | None = None
+    """What happens to an input before the network sees it."""
     input_shape: list[Count] | None = None
+    """`[C, H, W]` or `[D]`."""
     task: Literal["classifier", "reconstruction"] | None = None
+    """What the output is."""
 
 
 class SourceSection(Section):
     """One set of samples: a split of a registered source."""
 
     source: str
+    """A name of docs/data.md, such as `digits`, `image_folder` or `npz`."""
     split: str = ""
+    """Such as `train`; the source's own default when left out."""
     limit: Count | None = None
-    options: Options = {}
+    """At most so many samples, drawn with the recipe's seed."""
+    options: Options = Field(default={})
+    """Options of the source, such as `root` of `image_folder`."""
 
 
 class DataSection(Section):
-    """The sets of samples, each with its own purpose.
-
-    `train` fits and fine-tunes, `calibration` sets the threshold and nothing else, `test` is measured once.
-    """
+    """The sets of samples, each with its own purpose."""
 
     train: SourceSection
+    """Fits and fine-tunes."""
     calibration: SourceSection
+    """Sets the threshold and nothing else."""
     test: SourceSection
-    anomalies: dict[Name, SourceSection] = {}
+    """Measured on."""
+    anomalies: dict[Name, SourceSection] = Field(default={})
+    """Name -> samples that the detectors should find."""
+    outliers: SourceSection | None = None
+    """Learnt from by the objective `outlier_exposure`; keep them apart from `anomalies`."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> DataSection:
@@ -89,122 +96,122 @@ class SensitivitySection(Section):
     """The pass over training samples that the criteria read."""
 
     loss: str = "cross_entropy"
+    """What is differentiated: `cross_entropy`, `raw_logit`, `reconstruction`, or a detection score (`energy`,
+    `max_softmax`, `entropy`), so that a criterion keeps what the score, not the class, depends on."""
     samples: Count = 1000
+    """How many training samples; the sensitivity analysis judges as many others."""
     batch_size: Count = 64
-
-
-class PruneSection(Section):
-    """What is removed, by which criterion, and how much of it."""
-
-    structure: Literal["channel", "weight"] = "channel"
-    criterion: str = "magnitude"
-    options: Options = {}
-    sparsity: Share = 0.5
-    scope: Literal["global", "layer", "erk"] = "global"
-    round_to: Count | None = None
-    ignore: list[str] = []
-
-    @model_validator(mode="after")
-    def _rounding_is_for_channels(self) -> PruneSection:
-        if self.structure == "weight" and self.round_to is not None:
-            raise ValueError("round_to is about widths, so it goes with structure: channel; leave it out")
-        if self.structure == "channel" and self.scope == "erk":
-            raise ValueError("scope erk shares out single weights, so it goes with structure: weight")
-        return self
+    """Samples per batch."""
+    record: str | None = None
+    """A file that keeps the record; one that is there and fits network and data is not made again."""
+    analysis: str | None = None
+    """The same for the sensitivity analysis, a JSON file."""
 
 
 class BatchNormSection(Section):
     """Batch-norm statistics are measured anew after pruning."""
 
     samples: Count = 1000
-
-
-class TrainingSection(Section):
-    """One training loop, as fine-tuning and training from scratch share it."""
-
-    epochs: Count = 5
-    learning_rate: Positive = 0.01
-    batch_size: Count = 64
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    weight_decay: NotNegative = 5e-4
-    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
-    augment: list[str] = []
-
-
-class TrainSection(TrainingSection):
-    """For recipes that train the reference network itself (`sparsense train`)."""
-
-    epochs: Count = 30
-    learning_rate: Positive = 0.1
-    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    """How many training samples."""
 
 
 class HeadSection(Section):
     """A detection head by name; a bare name stands for itself with default options."""
 
     name: str
-    options: Options = {}
+    """See docs/heads.md."""
+    options: Options = Field(default={})
+    """Options of the head."""
 
 
 class FitSection(Section):
     """How much training data the heads are fitted on."""
 
     samples: Count = 2000
+    """How many training samples."""
     batch_size: Count = 64
+    """Samples per batch."""
 
 
 class CalibrateSection(Section):
-    """The allowed share of in-distribution inputs that raise an alarm."""
+    """The threshold."""
 
     false_alarm_rate: Rate = 0.05
+    """The allowed share of in-distribution inputs that raise an alarm."""
 
 
 class ExportSection(Section):
-    """The detector file: layout of its input, worst relative error against the oracle, ONNX opset."""
+    """The detector file."""
 
     layout: Literal["NHWC", "NCHW"] = "NHWC"
+    """Order of the axes of its input."""
     tolerance: Positive = 1e-5
+    """Worst relative error against the oracle."""
     opset: Annotated[int, Field(ge=18)] | None = None
+    """ONNX opset; null: the exporter's."""
 
 
 class BenchmarkSection(Section):
     """How latency is measured."""
 
     rounds: Annotated[int, Field(ge=6)] = 15
+    """Every round calls each variant; ratios are taken within a round."""
     batch_sizes: list[Count] = Field(default=[1, 32], min_length=1)
+    """Samples per call; targets in time use the first."""
     threads: Count = 1
-
-
-def _named(head: object) -> object:
-    return {"name": head} if isinstance(head, str) else head
+    """Threads within an operator."""
 
 
 class Recipe(Section):
     """One run. `prune`, `batch_norm`, `finetune` and `benchmark` may be null: that step is left out."""
 
     name: Name
+    """Of the run; its results go to `exported/NAME`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of everything that is drawn."""
     data_root: str | None = None
+    """Folder of the published data sets and networks; `--data-root` and `SPARSENSE_DATA` come first."""
     network: NetworkSection
+    """Which network."""
     data: DataSection
+    """Which samples."""
     train: TrainSection | None = None
+    """How `sparsense train` makes the network."""
     sensitivity: SensitivitySection = SensitivitySection()
+    """The pass that the criteria read."""
     prune: PruneSection | None = PruneSection()
+    """What is removed."""
     batch_norm: BatchNormSection | None = BatchNormSection()
+    """Statistics measured anew after pruning."""
     finetune: TrainingSection | None = TrainingSection()
-    heads: list[Annotated[HeadSection, BeforeValidator(_named)]] = Field(
-        default=[HeadSection(name="sensnorm_profile")], min_length=1
-    )
+    """Training after pruning; masks are kept."""
+    heads: list[Annotated[HeadSection, BareName]] = Field(default=[HeadSection(name="sensnorm_profile")], min_length=1)
+    """Detection heads; the first becomes `detector.onnx`."""
     fit: FitSection = FitSection()
+    """How the heads are fitted."""
     calibrate: CalibrateSection = CalibrateSection()
+    """The threshold."""
     export: ExportSection = ExportSection()
+    """The detector file."""
     benchmark: BenchmarkSection | None = BenchmarkSection()
+    """How latency is measured."""
 
     @model_validator(mode="after")
     def _heads_have_names_of_their_own(self) -> Recipe:
         """Each head is written to a file that carries its name."""
         if twice := [name for name, count in Counter(h.name for h in self.heads).items() if count > 1]:
             raise ValueError(f"heads: {twice[0]!r} is listed twice; every head is written to a file of its name")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_trained_like_the_fine_tuning(self) -> Recipe:
+        if self.prune is not None and self.finetune is None:
+            schedule = self.prune.schedule
+            if schedule.dense_epochs or (schedule.name != "one_shot" and schedule.epochs):
+                raise ValueError(
+                    "prune.schedule: trains with the settings of finetune, which is null; give finetune, or set "
+                    "epochs and dense_epochs to 0"
+                )
         return self
 
     def to_yaml(self) -> str:

@@ -66,7 +66,7 @@ class Batches:
         """
         if dataset.labels is None:
             raise InputError(f"training on {dataset.name!r}: it has no labels")
-        inputs = torch.from_numpy(preprocessing.apply(dataset.inputs))
+        inputs = torch.from_numpy(preprocessing.apply(preprocessing.arrange(dataset.inputs)))
         return cls(inputs, torch.from_numpy(dataset.labels), batch_size=batch_size, augment=augment, seed=seed)
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from sparsense.files import atomic_write
 from sparsense.training.loop import Training
 
 FORMAT = "sparsense.training.1"
-_GENERATOR, _RANDOM = "batches", "random"
+_GENERATOR, _RANDOM, _NOTES = "batches", "random", "notes/"
 
 
 def save_training(training: Training[Any], path: Path, **notes: Any) -> None:
@@ -25,7 +25,7 @@ def save_training(training: Training[Any], path: Path, **notes: Any) -> None:
     Args:
         training: Between two epochs.
         path: A `.safetensors` file; an older one is replaced.
-        notes: Plain values that come back from `load_training`.
+        notes: Plain values and tensors that come back from `load_training`.
     """
     tensors = {f"module/{name}": tensor for name, tensor in training.module.state_dict().items()}
     plain: dict[str, dict[str, Any]] = {}
@@ -38,6 +38,8 @@ def save_training(training: Training[Any], path: Path, **notes: Any) -> None:
     tensors[_RANDOM] = training.random_state
     if (generator := getattr(training.batches, "generator", None)) is not None:
         tensors[_GENERATOR] = generator.get_state()
+    tensors |= {_NOTES + key: value for key, value in notes.items() if isinstance(value, Tensor)}
+    notes = {key: value for key, value in notes.items() if not isinstance(value, Tensor)}
     metadata = {"format": FORMAT, "losses": json.dumps(training.losses), "optimizer": json.dumps(plain),
                 "notes": json.dumps(notes)}  # fmt: skip
     with atomic_write(path) as temporary:
@@ -64,8 +66,7 @@ def load_training(training: Training[Any], path: Path) -> dict[str, Any]:
     if _GENERATOR in tensors:
         training.batches.generator.set_state(tensors[_GENERATOR])  # type: ignore[attr-defined]
     training.losses = json.loads(metadata["losses"])
-    notes: dict[str, Any] = json.loads(metadata["notes"])
-    return notes
+    return {**json.loads(metadata["notes"]), **_below(_NOTES, tensors)}
 
 
 def _optimizer_state(

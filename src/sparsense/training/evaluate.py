@@ -42,5 +42,6 @@ def accuracy(network: Network, dataset: Dataset, *, batch_size: int = 256) -> fl
     """
     if dataset.labels is None:
         raise InputError(f"measuring accuracy on {dataset.name!r}: it has no labels")
-    found = predict(network, dataset.inputs, batch_size=batch_size).argmax(1)
+    inputs = network.preprocessing.arrange(dataset.inputs)
+    found = predict(network, inputs, batch_size=batch_size).argmax(1)
     return float((found == dataset.labels).mean())

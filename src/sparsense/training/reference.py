@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from sparsense import __version__
 from sparsense.data import SOURCES, Dataset, first_data_root
 from sparsense.errors import RecipeError
 from sparsense.files import atomic_write
 from sparsense.networks import Network, load_network
-from sparsense.recipe.schema import Recipe, SourceSection, TrainingSection
+from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.text import write_yaml
+from sparsense.recipe.training import TrainingSection
 from sparsense.training.batches import Batches
 from sparsense.training.evaluate import accuracy
-from sparsense.training.loop import Report, seeded, train
-from sparsense.training.objectives import CrossEntropy
+from sparsense.training.loop import Report, Training, seeded
+from sparsense.training.objectives import Context, make_objective
 from sparsense.training.settings import TrainingSettings
+
+BY_TASK = {"classifier": "cross_entropy", "reconstruction": "reconstruction"}
 
 
 def train_reference(
@@ -67,15 +70,55 @@ def train_section(
     section: TrainingSection,
     *,
     seed: int,
-    after_step: Callable[[], object] = lambda: None,
     report: Report = lambda *_: None,
 ) -> list[float]:
-    """Train or fine-tune a classifier, in place, as a section of a recipe says; the mean loss per epoch."""
+    """Train a network in place, as a section of a recipe says; the mean loss per epoch."""
+    training = make_training(network, network.module, dataset, section, seed=seed)
+    while not training.done:
+        training.epoch(report=report)
+    return training.losses
+
+
+def make_training(
+    network: Network,
+    module: nn.Module,
+    dataset: Dataset,
+    section: TrainingSection,
+    *,
+    seed: int,
+    context: Context | None = None,
+) -> Training[Any]:
+    """The training run that a section of a recipe describes, not begun yet.
+
+    Args:
+        network: Its preprocessing and task count.
+        module: What is trained: the network's module, or one around it.
+        dataset: With labels for classifiers.
+        section: How.
+        seed: Of order, augmentation and what the module draws.
+        context: What the objective may need besides.
+    """
+    context = context or Context(preprocessing=network.preprocessing)
+    if section.objective is None:
+        objective = make_objective(BY_TASK[network.task], {}, context)
+    else:
+        objective = make_objective(section.objective.name, section.objective.options, context)
     batches = Batches.of(
-        dataset, network.preprocessing, batch_size=section.batch_size, augment=section.augment, seed=seed
+        dataset if dataset.labels is not None or network.task == "classifier" else _unlabelled(dataset),
+        network.preprocessing,
+        batch_size=section.batch_size,
+        augment=section.augment,
+        seed=seed,
     )
-    settings = TrainingSettings(**section.model_dump(exclude={"batch_size", "augment"}), seed=seed)
-    return train(network.module, CrossEntropy(), batches, settings=settings, after_step=after_step, report=report)
+    settings = {
+        key: getattr(section, key) for key in ("epochs", "learning_rate", "optimizer", "schedule", "weight_decay")
+    }
+    return Training(module, objective, batches, TrainingSettings(**settings, seed=seed))
+
+
+def _unlabelled(dataset: Dataset) -> Dataset:
+    """The same samples with a label that nobody looks at."""
+    return Dataset(dataset.name, dataset.inputs, np.zeros(len(dataset), np.int64))
 
 
 def _initial(recipe: Recipe) -> Network:

@@ -39,11 +39,14 @@ def make_objective(name: str, options: Mapping[str, Any], context: Context) -> O
 
     Raises:
         UnknownNameError: No objective has that name.
-        TrainingError: The context lacks what it needs.
+        TrainingError: The context lacks what it needs, or an option is unknown or out of range.
     """
     factory = OBJECTIVES[name]
     needed = {key: getattr(context, key) for key in getattr(factory, "needs", ())}
     for key, value in needed.items():
         if value is None:
             raise TrainingError(f"training objective {name!r} needs {MISSING[key]}")
-    return factory(**options, **needed)
+    try:
+        return factory(**options, **needed)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"training objective {name!r} with options {dict(options)}: {error}") from error

@@ -1,0 +1,73 @@
+"""What all parts of a pruning job share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsense.data import Dataset
+from sparsense.detector import Progress
+from sparsense.networks.network import Network
+from sparsense.pipeline.records import Scorer, network_inputs
+from sparsense.pipeline.state import State, Watch
+from sparsense.recipe.prune import PruneSection
+from sparsense.recipe.schema import Recipe
+from sparsense.recipe.training import TrainingSection
+from sparsense.training.loop import Training
+from sparsense.training.objectives import Context
+from sparsense.training.reference import make_training
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pruning job.
+
+    Args:
+        recipe: With a section `prune`.
+        dense: The network as loaded; stays as it is.
+        data: Training samples.
+        outliers: Samples that the objective `outlier_exposure` learns from.
+        scorer: Makes saliencies.
+        state: Keeps what is finished.
+        progress: Told about everything that takes long.
+    """
+
+    recipe: Recipe
+    dense: Network
+    data: Dataset
+    outliers: Dataset | None
+    scorer: Scorer
+    state: State
+    progress: Progress
+
+    @property
+    def section(self) -> PruneSection:
+        """The section `prune`."""
+        assert self.recipe.prune is not None
+        return self.recipe.prune
+
+    def training(
+        self, network: Network, section: TrainingSection, *, seed: int, module: nn.Module | None = None
+    ) -> Training[object]:
+        """A training run of a network (or of a module around it), not begun yet."""
+        outliers = None if self.outliers is None else network_inputs(network, self.outliers)
+        context = Context(self.dense.module, network.preprocessing, outliers)
+        trained = network.module if module is None else module
+        return make_training(network, trained, self.data, section, seed=seed, context=context)
+
+    def train(
+        self,
+        name: str,
+        training: Training[object],
+        *,
+        after_step: Callable[[], object] = lambda: None,
+        until: Watch | None = None,
+    ) -> None:
+        """Go through a training run, kept after every epoch."""
+
+        def report(_what: str, done: int, of: int) -> None:
+            self.progress(name, done, of)
+
+        self.state.train(name, training, after_step=after_step, report=report, until=until)

@@ -1,0 +1,76 @@
+"""What pruning has reached, as a row of the card."""
+
+from __future__ import annotations
+
+from sparsense.benchmark.card import Pruning
+from sparsense.benchmark.latency import Latency
+from sparsense.networks.network import Network, example_input
+from sparsense.networks.packing import packed_size
+from sparsense.pipeline.amount import asked_time, fast_enough
+from sparsense.pipeline.cuts import Cut
+from sparsense.pipeline.job import Job
+from sparsense.pruning.cost import measure_cost
+from sparsense.recipe.prune import PruneSection
+
+UNITS = {"channel": "channels", "weight": "weights", "head": "attention heads"}
+
+
+def pruning_row(job: Job, cut: Cut, latency: Latency | None) -> Pruning:
+    """Asked, reached and proved."""
+    section = job.section
+    row = "reached" if latency is None else ("reached" if fast_enough(section, latency) else "missed")
+    return Pruning(
+        criterion=section.criterion if section.search is None else section.search.init,
+        structure="weight" if section.structure == "weight" else "channel",
+        scope=section.scope,
+        target=_target(section) + ("" if row == "reached" else " (missed)"),
+        reached=_reached(job, cut, latency),
+        proof=_proof(section, cut),
+    )
+
+
+def _target(section: PruneSection) -> str:
+    """What was asked, in words."""
+    things = (section.measure or UNITS[section.structure]).replace("_", "-")
+    if section.pattern is not None and ":" in section.pattern:
+        asked = f"{section.pattern} of the weights stay"
+    elif section.ratios:
+        asked = "given shares of layers"
+    elif section.at_most is not None:
+        asked = f"at most {section.at_most:,} {things}"
+    elif section.sparsity is not None:
+        asked = f"{section.sparsity:.0%} of the {things}"
+    else:
+        asked = asked_time(section)
+    rounding = "" if section.round_to is None else f", widths rounded to multiples of {section.round_to}"
+    blocks = f", in blocks of {section.pattern}" if section.pattern is not None and "x" in section.pattern else ""
+    steps = (
+        "" if section.schedule.name == "one_shot" else f", in {section.schedule.steps} steps ({section.schedule.name})"
+    )
+    return asked + rounding + blocks + steps
+
+
+def _reached(job: Job, cut: Cut, latency: Latency | None) -> dict[str, float]:
+    example = example_input(job.dense.input_shape)
+    before, after = (measure_cost(network.module, example) for network in (job.dense, cut.network))
+    reached = {
+        UNITS[job.section.structure] if job.section.structure != "weight" else "sparsity": cut.reached,
+        "parameters": 1 - after.parameters / before.parameters,
+        "multiply_adds": 1 - after.multiply_adds / before.multiply_adds,
+        "bytes": 1 - _stored(cut.network) / _stored(job.dense),
+    }
+    if latency is not None:
+        reached |= {"speedup": 1 / latency.ratio, "milliseconds": latency.median_ms}
+    return reached
+
+
+def _stored(network: Network) -> int:
+    """Bytes of the tensors of a checkpoint."""
+    return sum(packed_size(tensor, int(tensor.count_nonzero())) for tensor in network.module.state_dict().values())
+
+
+def _proof(section: PruneSection, cut: Cut) -> str:
+    if section.structure != "weight":
+        return f"the forward pass works, and removing equals masking to {cut.proof:.0e} on random inputs"
+    zeros, size = cut.mask.size - cut.mask.kept, cut.mask.size
+    return f"{zeros:,} of {size:,} prunable weights are 0; zeros alone do not make it faster"
