@@ -18,7 +18,7 @@ from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
 from sparsense.graph.control_flow import MAXIMUM_STEPS
 
 ROWS = Preprocessing("ND", "float32", scale=1.0)
-F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+F = TensorProto.FLOAT
 WEIGHT = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
 INPUTS = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
 node, typed = helper.make_node, helper.make_tensor_value_info
@@ -53,8 +53,12 @@ def agrees(found: ForwardGraph, formula: Any) -> None:
 
 def body(*nodes: NodeProto, states: int = 1, rows: int = 0, inner: tuple[Any, ...] = ()) -> GraphProto:
     """h -> h2 (and row): a loop's body whose condition stays as it is."""
-    inputs = [typed("i", I, []), typed("go", B, []), *(typed(f"h{k}", F, None) for k in range(states))]
-    outputs = [typed("on", B, []), *(typed(f"o{k}", F, None) for k in range(states + rows))]
+    inputs = [
+        typed("i", TensorProto.INT64, []),
+        typed("go", TensorProto.BOOL, []),
+        *(typed(f"h{k}", F, None) for k in range(states)),
+    ]
+    outputs = [typed("on", TensorProto.BOOL, []), *(typed(f"o{k}", F, None) for k in range(states + rows))]
     return helper.make_graph([node("Identity", ["go"], ["on"]), *nodes], "body", inputs, outputs, list(inner))
 
 

@@ -45,7 +45,7 @@ def load_graph(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Mode
         if proto.functions:
             proto = inliner.inline_local_functions(proto)
         proto = to_single(_write_out(_raise_opset(_weights_are_constants(proto), name)))
-        return _with_names(ir.from_proto(proto))
+        return _with_names(ir.from_proto(without_maps(proto)))
 
 
 def parse(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[onnx.ModelProto, str]:
@@ -113,6 +113,19 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     if all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):
         return proto
     return onnx.shape_inference.infer_shapes(proto)
+
+
+def without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Tables from labels to numbers, as classical learners give them, lose their type: no head can use them."""
+    values = [*proto.graph.output, *proto.graph.value_info]
+    if all(value.type.WhichOneof("value") in ("tensor_type", "optional_type", None) for value in values):
+        return proto
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    for value in (*changed.graph.output, *changed.graph.value_info):
+        if value.type.WhichOneof("value") not in ("tensor_type", "optional_type"):
+            value.ClearField("type")
+    return changed
 
 
 def _weights_are_constants(proto: onnx.ModelProto) -> onnx.ModelProto:

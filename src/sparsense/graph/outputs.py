@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sparsense.errors import GraphError
+from sparsense.graph.load import without_maps
 from sparsense.reading import reading
 
 SQUASHING = ("Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
@@ -28,7 +29,7 @@ def choose_output(model: ir.Model, name: str | None = None, *, what: str = "the 
 
 
 def _choose(model: ir.Model, name: str | None, what: str) -> ir.Model:
-    typed = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    typed = ir.from_proto(without_maps(onnx.shape_inference.infer_shapes(ir.to_proto(model))))
     value = typed.graph.outputs[0] if name is None else _values(typed.graph).get(name)
     if value is None or not is_numbers(value):
         found = "no such value" if value is None else f"it holds {_kind(value)}"
@@ -72,4 +73,4 @@ def _values(graph: ir.Graph) -> dict[str | None, ir.Value]:
 def _kind(value: ir.Value) -> str:
     if isinstance(value.type, ir.TensorType):
         return f"{value.type.dtype.name.lower()} numbers"
-    return "a table or list" if value.type is not None else "values of unknown type"
+    return "no numbers of a known type, such as a table or list"
