@@ -200,6 +200,27 @@ def group_norm(draw: Draw) -> Single:
     )
 
 
+def rms_norm(draw: Draw) -> Single:
+    draw.opset(23)
+    weight = draw.array(4).astype(np.float32)
+    return single(
+        draw,
+        [draw.int(1, 3), 4],
+        lambda op, x: op.RMSNormalization(x, weight),
+        lambda x, w: F.rms_norm(x, [4], w, eps=1e-5),
+    )
+
+
+def instance_norm(draw: Draw) -> Single:
+    weight, bias = draw.array(3).astype(np.float32), draw.array(3).astype(np.float32)
+    return single(
+        draw,
+        [3, draw.int(2, 3), 2],
+        lambda op, x: op.InstanceNormalization(x, weight, bias),
+        lambda x, w: F.instance_norm(x, weight=w),
+    )
+
+
 def batch_norm(draw: Draw) -> Single:
     weight, bias, mean = (draw.array(3).astype(np.float32) for _ in range(3))
     variance = draw.array(3, low=0.5).astype(np.float32)
@@ -215,6 +236,7 @@ def batch_norm(draw: Draw) -> Single:
 LAYERS = {
     f.__name__: f
     for f in (
-        conv, depthwise, conv_transpose, gemm, matmul, matmul_weight_first, layer_norm, group_norm, batch_norm
+        conv, depthwise, conv_transpose, gemm, matmul, matmul_weight_first, layer_norm, rms_norm, group_norm,
+        instance_norm, batch_norm,
     )
 }  # fmt: skip
