@@ -131,7 +131,9 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
 
 def _value(value: onnx.ValueInfoProto) -> Value:
-    tensor = value.type.tensor_type
+    kind, tensor = value.type.WhichOneof("value"), value.type.tensor_type
+    if kind != "tensor_type":
+        return Value(value.name, str(kind).removesuffix("_type"), ())
     dtype = onnx.helper.tensor_dtype_to_string(tensor.elem_type).removeprefix("TensorProto.").lower()
     return Value(value.name, dtype, _sizes(tensor))
 

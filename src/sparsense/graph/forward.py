@@ -11,6 +11,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import GraphError
 from sparsense.graph.batch import free_batch
 from sparsense.graph.build import Builder
+from sparsense.graph.probe import learn_shapes
 from sparsense.graph.simplify import simplify
 from sparsense.reading import reading
 
@@ -79,6 +80,7 @@ def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task =
         model = _single(model)
         _check_input(model.graph.inputs[0], preprocessing)
         model = free_batch(model)
+        learn_shapes(model)
         return _prepend(model, model.graph.inputs[0], model.graph.outputs[0], preprocessing, task)
 
 
@@ -91,6 +93,7 @@ def bare_graph(model: ir.Model) -> ForwardGraph:
     with reading("preparing the model"):
         model = _single(model)
         model = free_batch(model) if model.graph.inputs[0].dtype == ir.DataType.FLOAT else simplify(model)
+        learn_shapes(model)
     given, output = model.graph.inputs[0], model.graph.outputs[0]
     return ForwardGraph(model, given, given, output, Builder(model.graph), "classifier")
 

@@ -12,6 +12,7 @@ from onnx import inliner, version_converter
 from sparsense.errors import GraphError, UnsafeFileError
 from sparsense.graph.external import load_external_data
 from sparsense.graph.precision import to_single
+from sparsense.graph.sparse import with_dense_weights
 from sparsense.reading import first_line, reading
 
 MINIMUM_OPSET = 18  # reductions take their axes as an input from here on: one form for every rule
@@ -56,7 +57,7 @@ def parse(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[onnx.M
         GraphError: The file is not an ONNX model.
     """
     if isinstance(source, onnx.ModelProto):
-        return source, "the model"
+        return with_dense_weights(source, "the model", maximum_bytes=maximum_bytes), "the model"
     if isinstance(source, bytes):
         proto, name, folder = _decode(source, "the model"), "the model", None
     else:
@@ -64,7 +65,7 @@ def parse(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[onnx.M
         proto, name, folder = _decode(_read(path, maximum_bytes), str(path)), str(path), path.resolve().parent
     with reading(f"reading {name}"):
         load_external_data(proto, name, folder, maximum_bytes)
-    return proto, name
+        return with_dense_weights(proto, name, maximum_bytes=maximum_bytes), name
 
 
 def _read(path: Path, maximum_bytes: int) -> bytes:
