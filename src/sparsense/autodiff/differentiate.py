@@ -182,7 +182,8 @@ def dead_ends(starts: Iterable[ir.Value], end: ir.Value) -> list[ir.Node]:
     for node in producer.graph:
         if node not in needed or not any(value in reached for value in reads(node)) or node.op_type in COUNTS:
             continue
-        passed = [] if _is_flat(node) else [output for output in node.outputs if is_float(output)]
+        used = [output for output in node.outputs if output is end or any(use.node in needed for use in output.uses())]
+        passed = [] if _is_flat(node) else [output for output in used if is_float(output)]
         reached.update(passed)
         if not passed:
             found.append(node)
