@@ -95,6 +95,23 @@ def test_high_orders_neither_vanish_nor_overflow(size: float) -> None:
     np.testing.assert_allclose(found, [size * (np.abs(weight) ** 5.0).sum() ** 0.2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_norms_of_large_layers_keep_their_digits(order: float) -> None:
+    """A quarter of a million weights; added one after the other their powers lose three digits more."""
+    random = np.random.default_rng(0)
+    weight = (random.normal(size=(512, 512)) * np.exp(random.normal(size=(512, 512)))).astype(np.float32)
+    x = ir.val("input", ir.DataType.FLOAT, ["N", 3, 512])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="large")
+    op = Builder(graph)
+    layer = as_layer(op.MatMul(x, weight).producer())  # type: ignore[arg-type]
+    assert layer is not None
+    (norm,) = sensitivity_norms(op, layer, op.Tanh(layer.output), [order])
+    inputs = random.normal(size=(2, 3, 512)).astype(np.float32)
+    found, delta = Session(ir.Model(graph, ir_version=10), [norm, op.Tanh(layer.output)], threads=1)(inputs)
+    products = np.einsum("npi,npo->nio", inputs.astype(float), delta.astype(float)) * weight
+    close(found, p_norm(products, order), 2e-6)
+
+
 def test_reference_of_another_shape_is_refused() -> None:
     x = ir.val("input", ir.DataType.FLOAT, ["N", 3])
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="g")

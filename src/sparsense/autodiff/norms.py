@@ -77,8 +77,7 @@ def power_scale(order: float, count: int) -> float:
 
 
 def _norm_of_powers(op: Builder, parts: Sequence[ir.Value], order: float) -> ir.Value:
-    # ReduceSum sums pairwise and is several times faster than ReduceL1 and ReduceL2, which do not
-    sums = [op.ReduceSum(power(op, value, order), _all_but_first(value), keepdims=0) for value in parts]
+    sums = [sum_each(op, power(op, value, order)) for value in parts]
     return root(op, _total(op.Sum, sums), order)
 
 
@@ -95,6 +94,17 @@ def _norm_by_largest(op: Builder, parts: Sequence[ir.Value], order: float) -> ir
     if len(found) == 1:
         return found[0]
     return _norm_by_largest(op, [op.Concat(*(op.Unsqueeze(norm, [1]) for norm in found), axis=1)], order)
+
+
+def sum_each(op: Builder, value: ir.Value) -> ir.Value:
+    """The sum of all numbers of each sample, [N].
+
+    Axis by axis: ONNX Runtime adds the numbers of joined axes one after the other, and of a million loses four digits.
+    Its ReduceL1 and ReduceL2 do the same and are several times slower.
+    """
+    while rank(value) > 1:
+        value = op.ReduceSum(value, [rank(value) - 1], keepdims=0)
+    return value
 
 
 def _all_but_first(value: ir.Value) -> list[int]:
@@ -174,7 +184,7 @@ def _gram_norm(op: Builder, layer: Layer, delta: ir.Value) -> ir.Value:
     """|G|^2 = sum over pairs of positions of (x_p . x_q) (delta_p . delta_q)."""
     x = layer.activation
     product = op.Mul(op.MatMul(x, swap(op, x)), op.MatMul(delta, swap(op, delta)))
-    return op.Sqrt(op.Max(op.ReduceSum(product, [1, 2], keepdims=0), 0.0))
+    return op.Sqrt(op.Max(sum_each(op, product), 0.0))
 
 
 # --- a fixed direction ------------------------------------------------------------------------------------------------

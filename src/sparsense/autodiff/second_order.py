@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from sparsense.autodiff.differentiate import differentiate, nodes_between
 from sparsense.autodiff.layers import Layer
-from sparsense.autodiff.shapes import rank
+from sparsense.autodiff.norms import sum_each
 from sparsense.autodiff.weight_gradient import weight_gradient
 from sparsense.graph.build import Builder
 
@@ -65,4 +65,4 @@ def _applied_to(op: Builder, layer: Layer, value: ir.Value) -> Layer:
 
 def _half_square(op: Builder, value: ir.Value) -> ir.Value:
     """|value|^2 / 2 of each sample, [N]."""
-    return op.Mul(op.ReduceSum(op.Mul(value, value), list(range(1, rank(value))), keepdims=0), 0.5)
+    return op.Mul(sum_each(op, op.Mul(value, value)), 0.5)

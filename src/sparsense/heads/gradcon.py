@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff.norms import sum_each
 from sparsense.autodiff.shapes import count_along, rank
 from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
@@ -109,6 +110,5 @@ def _seed(network: ForwardGraph) -> ir.Value:
 
 def _cosine(op: Builder, gradient: ir.Value, reference: Array) -> ir.Value:
     """With a direction [R, S] of length 1: [N, R, S] -> [N, 1]."""
-    inner = op.ReduceSum(op.Mul(gradient, reference), [1, 2], keepdims=0)
-    square = op.ReduceSum(op.Mul(gradient, gradient), [1, 2], keepdims=0)
+    inner, square = sum_each(op, op.Mul(gradient, reference)), sum_each(op, op.Mul(gradient, gradient))
     return op.Unsqueeze(op.Div(inner, op.Sqrt(op.Max(square, TINY))), [1])
