@@ -55,9 +55,9 @@ def test_the_session_never_sees_more_than_a_micro_batch(file: Path, monkeypatch:
     run, sizes = detector._session.run, []
 
     class Spy:
-        def run(self, outputs: object, feed: dict[str, np.ndarray], options: object) -> object:
+        def run(self, outputs: object, feed: dict[str, np.ndarray]) -> object:
             sizes.append(len(feed["input"]))
-            return run(outputs, feed, options)
+            return run(outputs, feed)
 
     monkeypatch.setattr(detector, "_session", Spy())
     assert len(detector(images(10))) == 10

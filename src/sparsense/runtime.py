@@ -89,8 +89,6 @@ class ExportedDetector:
             raise ValueError(f"micro_batch must be at least 1; got {micro_batch}")
         self.path, self.micro_batch = Path(path), micro_batch
         self._session = _open(self.path, providers, threads)
-        self._options = ort.RunOptions()
-        self._options.only_execute_path_to_fetches = True  # explanations that nobody asks for cost nothing
         with _readable(self.path):
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.card = _read_card(self.path, self.metadata)
@@ -100,6 +98,7 @@ class ExportedDetector:
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
         present = {output.name for output in self._session.get_outputs()}
         self.explanations = [name for name in EXPLANATIONS if name in present]
+        self._options = _only_what_is_asked() if self.explanations else []
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -151,18 +150,18 @@ class ExportedDetector:
         names = [*OUTPUTS, *(self.explanations if explain else [])]
         feed = {} if threshold is None else {"threshold": self._threshold(threshold)}
         starts = range(0, len(inputs), self.micro_batch)
-        batches = [self._run(names, inputs, start, feed) for start in starts] or [self._nothing(names)]
+        batches = [self._run(inputs, start, feed, names) for start in starts] or [self._nothing(names)]
         columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
         return Detection(**dict(zip(names, columns, strict=True)))
 
     def _run(
-        self, names: list[str], inputs: NDArray[Any], start: int, feed: dict[str, NDArray[Any]]
+        self, inputs: NDArray[Any], start: int, feed: dict[str, NDArray[Any]], names: list[str]
     ) -> list[NDArray[Any]]:
         batch = np.ascontiguousarray(inputs[start : start + self.micro_batch])
         if batch.dtype.kind == "f":
             _check_finite(batch, start)
         try:
-            outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, self._options)
+            outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, *self._options)
         except UNREADABLE as error:
             found = (
                 f"scoring inputs {start} to {start + len(batch) - 1} with {self.path}: the graph in it fails ({error})"
@@ -230,6 +229,13 @@ def _open(path: Path, providers: Sequence[str], threads: int | None) -> Any:
         options.intra_op_num_threads = threads
     with _readable(path):
         return ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+
+
+def _only_what_is_asked() -> list[Any]:
+    """Explanations that nobody asks for cost nothing."""
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return [options]
 
 
 @contextmanager

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from typer.testing import CliRunner
 
 from observing import ROWS, linear_network
+from sparsense.cli import app
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import Scored, calibrated, fit_head, write_detector
+from sparsense.detector import Scored, attach_to_file, calibrated, fit_head, recalibrate, write_detector
 from sparsense.detector.explain import ERROR_MAP, GRADIENT_MAP, check_explanation, explained
 from sparsense.errors import ExportError, InputError
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
@@ -23,7 +27,7 @@ from sparsense.heads.contributions import Contributions
 from sparsense.parity import Parity
 from sparsense.runtime import ExportedDetector
 from tiny_autoencoder import tiny_autoencoder, tiny_autoencoder_graph
-from tiny_classifier import tiny_data, tiny_graph, tiny_images, tiny_network
+from tiny_classifier import tiny_data, tiny_graph, tiny_images, tiny_network, tiny_proto
 
 WITH_PARTS = {
     "fusion": "members",
@@ -255,3 +259,46 @@ def test_the_file_explains_only_when_it_is_asked(tmp_path: Path) -> None:
     write_detector(plain, tmp_path / "plain.onnx", card=about, parity=parity)
     with pytest.raises(InputError, match=r"plain.onnx has no explanations: attach the head again, and ask for them"):
         ExportedDetector(tmp_path / "plain.onnx")(inputs, explain=True)
+
+
+def test_attaching_with_explanations_checks_and_describes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(tiny_proto(), tmp_path / "model.onnx")
+    card = attach_to_file(
+        tmp_path / "model.onnx",
+        "sensnorm_profile",
+        {},
+        fit=tiny_data("fit", 120, seed=0),
+        calibration=tiny_data("calibration", 160, seed=2),
+        preprocessing=tiny_network().preprocessing,
+        false_alarm_rate=0.2,
+        output=tmp_path / "d.onnx",
+        per_class="pool",
+        explain=True,
+        cache=tmp_path / "cache",
+    )
+    assert card["explanation"]["kind"] == "layers"
+    assert card["explanation"]["names"] == ["stem", "block", "head"]
+    assert card["explanation"]["error"] < 1e-4
+    assert len(card["calibration"]["classes"]) == 4
+    assert any((tmp_path / "cache").rglob("*.npz"))
+    detector = ExportedDetector(tmp_path / "d.onnx")
+    found = detector(tiny_data("x", 9, seed=4).inputs, explain=True)
+    assert found.explanation is not None
+    np.testing.assert_allclose(found.explanation.sum(1), found.score, rtol=1e-3, atol=1e-3)
+    recalibrate(tmp_path / "d.onnx", rate=0.25)
+    again = ExportedDetector(tmp_path / "d.onnx")(tiny_data("x", 9, seed=4).inputs, explain=True)
+    np.testing.assert_array_equal(again.explanation, found.explanation)
+    np.testing.assert_array_equal(again.explanation_map, found.explanation_map)
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", tiny_data("x", 9, seed=4).inputs)
+    lines = CliRunner().invoke(app, ["score", "d.onnx", "x.npy", "--explain", "--format", "jsonl", "-q"]).stdout
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert list(rows[0]["parts"]) == ["stem", "block", "head"]
+    np.testing.assert_allclose([list(row["parts"].values()) for row in rows], found.explanation, rtol=1e-3)
+    told = CliRunner().invoke(app, ["score", "d.onnx", "x.npy", "--explain"])
+    assert "largest parts" in told.stdout
+    assert "score above the threshold of its predicted class" in told.stderr
+    first = max(rows[0]["parts"], key=rows[0]["parts"].get)
+    assert told.stdout.splitlines()[1].split("x.npy:0")[1].split()[0] == first
+    csv = CliRunner().invoke(app, ["score", "d.onnx", "x.npy", "--explain", "--format", "csv", "-q"]).stdout
+    assert csv.splitlines()[0] == "input,score,p_value,is_anomaly,parts"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsense.cli.app import app
+from sparsense.cli.per_class import PerClass, named
 from sparsense.cli.progress import progress
 from sparsense.cli.promise import promise
 from sparsense.errors import InputError
@@ -49,6 +50,13 @@ def attach(
     output_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's answer, any value in it.  [default: first output]")
     ] = None,
+    per_class: Annotated[
+        PerClass, typer.Option(help="A threshold per predicted class; pool: of classes with enough samples.")
+    ] = PerClass.NO,
+    explain: Annotated[bool, typer.Option("--explain", help="Add outputs that say what a score is made of.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for what the head observes: a fitting goes on after an interruption.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -76,6 +84,9 @@ def attach(
             false_alarm_rate=false_alarm_rate,
             output=output,
             output_name=output_name,
+            per_class=named(per_class),
+            explain=explain,
+            cache=cache,
             progress=report,
         )
     if not quiet:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sparsense.cli.app import app
+from sparsense.cli.per_class import PerClass, named
 from sparsense.cli.progress import progress
 from sparsense.cli.promise import promise
-
-
-class PerClass(StrEnum):
-    """Thresholds per predicted class."""
-
-    NO = "no"
-    STRICT = "strict"
-    POOL = "pool"
 
 
 @app.command()
@@ -54,7 +46,7 @@ def recalibrate(
             None if inputs is None else _batches(detector, inputs, threads, report),
             name=", ".join(inputs or ()),
             rate=rate,
-            per_class=None if per_class is None else per_class.value,
+            per_class=None if per_class is None else named(per_class),
             output=out,
         )
     if not quiet:

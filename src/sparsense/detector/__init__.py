@@ -2,6 +2,7 @@
 
 from sparsense.detector.attach import attach_to_file
 from sparsense.detector.close import calibrated, p_value
+from sparsense.detector.explain import check_explanation, explained
 from sparsense.detector.file import PARITY_KEY, parity_inputs, verify, write_detector
 from sparsense.detector.fit import HeldOut, Progress, Scored, fit_head, silent
 from sparsense.detector.groups import group_scores
@@ -14,6 +15,8 @@ __all__ = [
     "Scored",
     "attach_to_file",
     "calibrated",
+    "check_explanation",
+    "explained",
     "fit_head",
     "group_scores",
     "p_value",

@@ -13,13 +13,16 @@ import onnx_ir as ir
 
 from sparsense.autodiff.preflight import preflight
 from sparsense.autodiff.shapes import rank
+from sparsense.class_calibration import PerClass
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.close import calibrated
+from sparsense.detector.explain import check_explanation, explained
 from sparsense.detector.file import parity_inputs, write_detector
-from sparsense.detector.fit import Array, Progress, fit_head, silent
+from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradients import TOLERANCE, check_gradients
 from sparsense.detector.second_opinion import check_forward, second_opinion
+from sparsense.detector.seen import check_held_out, properties
 from sparsense.errors import GraphError
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
@@ -41,6 +44,9 @@ def attach_to_file(
     false_alarm_rate: float,
     output: str | Path,
     output_name: str | None = None,
+    per_class: PerClass = "no",
+    explain: bool = False,
+    cache: Path | None = None,
     tolerance: float = 1e-5,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -60,6 +66,9 @@ def attach_to_file(
         false_alarm_rate: Asked for, in (0, 1).
         output: The file to write.
         output_name: The value of the model that is its answer, also one inside; default: the first output.
+        per_class: A threshold for each predicted class; see `calibrated`.
+        explain: Add the outputs `explanation` and `explanation_map`; see `explained`.
+        cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
         tolerance: Largest relative error of the scores at which the file is kept.
         progress: Called after every batch.
 
@@ -69,19 +78,22 @@ def attach_to_file(
     Raises:
         UnknownNameError: No such head.
         ValueError: A bad option.
+        CalibrationError: Too few calibration inputs, or some that the head was fitted on.
         GraphError: The model cannot be read, or the head cannot be attached to it; every node in the way is named.
         ExportError: A check failed; nothing is left behind.
     """
     head = make_head(head_name, options)
+    check_held_out(fit, calibration)
     model = choose_output(load_graph(model_path), output_name, what=str(model_path))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
     with _obstacles_named(network):
-        scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress)
+        scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=cache)
     held_out = preprocessing.arrange(calibration.inputs)
     progress(f"calibrating on {calibration.name}", 0, len(held_out))
-    closed, found = calibrated(scored, scored.scores(held_out), false_alarm_rate)
     compared = parity_inputs(held_out)
+    scored, about = _explained(scored, compared) if explain else (scored, {})
+    closed, found = calibrated(scored, scored.judge(held_out), false_alarm_rate, per_class=per_class)
     progress("comparing with a second evaluation", 0, len(compared))
     parity = second_opinion(scored, compared, tolerance=tolerance)
     card: dict[str, Any] = {
@@ -98,9 +110,17 @@ def attach_to_file(
         "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": tolerance},
-    }
-    rows = write_detector(closed, Path(output), card=card, parity=parity)
+    } | about
+    seen = properties(preprocessing.arrange(fit.inputs), held_out)
+    rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
     return {**card, "parity": {**card["parity"], "rows": rows}}
+
+
+def _explained(scored: Scored, inputs: Array) -> tuple[Scored, dict[str, Any]]:
+    """With explanations that were checked, and what the card says about them."""
+    scored, about = explained(scored)
+    error = check_explanation(scored, inputs)
+    return scored, {"explanation": {**about, "error": error}}
 
 
 def _task(head: Head) -> Task:

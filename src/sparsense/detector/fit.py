@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector.cache import KeptBatches
 from sparsense.errors import ExportError, InputError
 from sparsense.graph.forward import ForwardGraph
-from sparsense.graph.run import stream
+from sparsense.graph.run import Session, stream
 from sparsense.heads.head import Head
 
 Array = NDArray[Any]
@@ -74,6 +76,7 @@ class _Feed:
     inputs: Array
     batch_size: int
     progress: Progress
+    cache: Path | None = None
 
     @property
     def has_labels(self) -> bool:
@@ -83,10 +86,26 @@ class _Feed:
         columns = [self.inputs]
         if any(value.name == "labels" for value in network.model.graph.inputs) and self.data.labels is not None:
             columns.append(self.data.labels)
-        done = 0
-        for batch in stream(network.model, values, *columns, batch_size=self.batch_size):
-            done = min(done + self.batch_size, len(self.data))
+        for index, batch in enumerate(self._batches(network, values, columns)):
+            done = min((index + 1) * self.batch_size, len(self.data))
             self.progress(f"fitting on {self.data.name}", done, len(self.data))
+            yield batch
+
+    def _batches(
+        self, network: ForwardGraph, values: Sequence[ir.Value], columns: Sequence[Array]
+    ) -> Iterator[list[Array]]:
+        """From the cache as far as it goes, the rest from ONNX Runtime."""
+        if self.cache is None:
+            yield from stream(network.model, values, *columns, batch_size=self.batch_size)
+            return
+        kept = KeptBatches.of(self.cache, network.model, values, data=self.data.sha256(), batch_size=self.batch_size)
+        session: Session | None = None
+        for index, start in enumerate(range(0, len(self.data), self.batch_size)):
+            if (batch := kept.read(index)) is None:
+                session = session or Session(network.model, values)
+                part = [column[start : start + self.batch_size] for column in columns]
+                batch = session(dict(zip(session.input_names, part, strict=False)))
+                kept.write(index, batch)
             yield batch
 
 
@@ -98,6 +117,7 @@ def fit_head(
     preprocessing: Preprocessing,
     batch_size: int = 64,
     progress: Progress = silent,
+    cache: Path | None = None,
 ) -> Scored:
     """Observe, fit and score: the head learns from in-distribution data, streamed through ONNX Runtime.
 
@@ -108,6 +128,7 @@ def fit_head(
         preprocessing: The network's; tells the layout of its input.
         batch_size: Samples at once; does not change the result beyond rounding.
         progress: Called after every batch.
+        cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
 
     Raises:
         InputError: The head needs labels and the data has none, or is for another task.
@@ -119,7 +140,7 @@ def fit_head(
         )
     if head.task not in (network.task, "any"):
         raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
-    feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress)
+    feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress, cache)
     head.prepare(network.copy(), feed)
     network = network.copy()
     observed = head.observe(network)
