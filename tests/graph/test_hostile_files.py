@@ -97,13 +97,29 @@ def test_a_small_file_cannot_ask_for_all_memory() -> None:
         simplify(load_graph(model))
 
 
-def test_sparse_weights_are_named() -> None:
+def sparse_weight(places: list[int], shape: list[int]) -> onnx.ModelProto:
     model = chain(helper.make_node("MatMul", ["x", "w"], ["y"]))
-    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
-    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.asarray([0, 4])), [3, 3])
-    model.graph.sparse_initializer.append(sparse)
-    with pytest.raises(GraphError, match="expected dense weights, found 'w' stored as sparse; store it dense"):
-        load_graph(model)
+    values = numpy_helper.from_array(np.ones(len(places), np.float32), "w")
+    indices = numpy_helper.from_array(np.asarray(places, np.int64))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, shape))
+    return model
+
+
+def test_sparse_weights_are_expanded() -> None:
+    weight = load_graph(sparse_weight([0, 4], [3, 3])).graph.initializers["w"].const_value
+    assert weight is not None
+    np.testing.assert_array_equal(weight.numpy(), np.diag([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("places", [[0, 9], [-1, 4]])
+def test_sparse_weights_with_indices_outside_are_named(places: list[int]) -> None:
+    with pytest.raises(GraphError, match=r"indices of the sparse weight 'w' do not fit its shape \[3, 3\]"):
+        load_graph(sparse_weight(places, [3, 3]))
+
+
+def test_sparse_weights_cannot_ask_for_all_memory() -> None:
+    with pytest.raises(UnsafeFileError, match="its sparse weights would take up to"):
+        load_graph(sparse_weight([0, 4], [2**20, 2**20]))
 
 
 def test_an_unknown_domain_is_named() -> None:

@@ -29,7 +29,7 @@ def run(
 
     Prune, attach heads, calibrate, export, measure and report, as the recipe says.
     """
-    loaded = _load(recipe, set_, doing="running a recipe")
+    loaded = load(recipe, set_, doing="running a recipe")
     from sparsense.pipeline import run_recipe
 
     with progress(quiet=quiet) as report:
@@ -50,7 +50,7 @@ def train(
 
     As its section `train` says, from scratch.
     """
-    loaded = _load(recipe, set_, doing="training a network")
+    loaded = load(recipe, set_, doing="training a network")
     from sparsense.pipeline import train_recipe
 
     with progress(quiet=quiet) as report:
@@ -63,7 +63,7 @@ def _wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _load(recipe: Path, overrides: list[str] | None, *, doing: str) -> Recipe:
+def load(recipe: Path, overrides: list[str] | None, *, doing: str) -> Recipe:
     """The recipe, once it is known that it can be run here."""
     _wait_without_spinning()
     from sparsense.extras import need

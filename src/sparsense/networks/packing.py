@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparsense.errors import InputError, UnsafeFileError
 
@@ -42,7 +42,7 @@ def pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tu
         flat = tensor.detach().cpu().contiguous().flatten()
         present = _present(flat)
         if packed_size(tensor, int(present.sum())) < tensor.numel() * tensor.element_size():
-            stored[name + MASK] = torch.from_numpy(np.packbits(present.numpy(), bitorder="little"))
+            stored[name + MASK] = _bytes_of(present)
             stored[name + VALUES] = flat[present]
             shapes[name] = tuple(tensor.shape)
         else:
@@ -77,12 +77,23 @@ def _expanded(mask: Tensor, values: Tensor, shape: tuple[int, ...], what: str) -
     count = math.prod(shape)
     if mask.dtype != torch.uint8 or mask.shape != (math.ceil(count / 8),) or values.ndim != 1:
         raise InputError(f"{what} should be {count} bits and a row of values; found {list(mask.shape)} of {mask.dtype}")
-    bits = np.unpackbits(mask.numpy(), bitorder="little")
-    if int(bits.sum()) != len(values) or bits[count:].any():
+    bits = _bits_of(mask)
+    if int(bits.sum()) != len(values) or bool(bits[count:].any()):
         raise InputError(f"{what}: {int(bits.sum())} bits are set for {len(values)} values")
     flat = torch.zeros(count, dtype=values.dtype)
-    flat[torch.from_numpy(bits[:count].astype(bool))] = values
+    flat[bits[:count]] = values
     return flat.reshape(shape)
+
+
+def _bytes_of(bits: Tensor) -> Tensor:
+    """Eight bits to a byte, the first one lowest."""
+    rows = functional.pad(bits.to(torch.uint8), (0, -len(bits) % 8)).reshape(-1, 8)
+    return (rows << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def _bits_of(data: Tensor) -> Tensor:
+    """The inverse of `_bytes_of`, up to 7 bits longer."""
+    return ((data[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten().bool()
 
 
 def _present(flat: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from sparsense.benchmark.card import Pruning
 from sparsense.benchmark.latency import Latency
 from sparsense.networks.network import Network, example_input
 from sparsense.networks.packing import packed_size
-from sparsense.pipeline.amount import asked_time, fast_enough
+from sparsense.pipeline.amount import asked_time, fast_enough, share_of_weights
 from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
 from sparsense.pruning.cost import measure_cost
@@ -18,12 +18,12 @@ UNITS = {"channel": "channels", "weight": "weights", "head": "attention heads"}
 def pruning_row(job: Job, cut: Cut, latency: Latency | None) -> Pruning:
     """Asked, reached and proved."""
     section = job.section
-    row = "reached" if latency is None else ("reached" if fast_enough(section, latency) else "missed")
+    missed = latency is not None and not fast_enough(section, latency)
     return Pruning(
         criterion=section.criterion if section.search is None else section.search.init,
         structure="weight" if section.structure == "weight" else "channel",
         scope=section.scope,
-        target=_target(section) + ("" if row == "reached" else " (missed)"),
+        target=_target(section) + (" (missed)" if missed else ""),
         reached=_reached(job, cut, latency),
         proof=_proof(section, cut),
     )
@@ -51,14 +51,17 @@ def _target(section: PruneSection) -> str:
 
 
 def _reached(job: Job, cut: Cut, latency: Latency | None) -> dict[str, float]:
-    example = example_input(job.dense.input_shape)
-    before, after = (measure_cost(network.module, example) for network in (job.dense, cut.network))
-    reached = {
-        UNITS[job.section.structure] if job.section.structure != "weight" else "sparsity": cut.reached,
-        "parameters": 1 - after.parameters / before.parameters,
-        "multiply_adds": 1 - after.multiply_adds / before.multiply_adds,
-        "bytes": 1 - _stored(cut.network) / _stored(job.dense),
-    }
+    section, example = job.section, example_input(job.dense.input_shape)
+    reached = {"sparsity" if section.structure == "weight" else UNITS[section.structure]: cut.reached}
+    if section.structure == "weight":
+        for measure in ("parameters", "multiply_adds"):
+            if section.measure == measure:
+                reached[measure] = share_of_weights(job.dense.module, example, measure)(cut.mask)
+    else:
+        before, after = (measure_cost(network.module, example) for network in (job.dense, cut.network))
+        reached["parameters"] = 1 - after.parameters / before.parameters
+        reached["multiply_adds"] = 1 - after.multiply_adds / before.multiply_adds
+    reached["bytes"] = 1 - _stored(cut.network) / _stored(job.dense)
     if latency is not None:
         reached |= {"speedup": 1 / latency.ratio, "milliseconds": latency.median_ms}
     return reached

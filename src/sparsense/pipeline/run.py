@@ -72,7 +72,7 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
                 variants.append(make_variant("pruned", pruned.network))
             for variant in variants:
                 attach_heads(variant, recipe, data, progress=progress)
-            _finish(recipe, data, variants, accuracy, (record, pruned), folder, progress)
+            _write(make_card(recipe, data, variants, accuracy, (record, pruned), progress), variants, folder)
     return output
 
 
@@ -125,16 +125,15 @@ def prune_network(
     return make_smaller(Job(recipe, network, data.train, data.outliers, scorer, state, progress), stage=stage)
 
 
-def _finish(
+def make_card(
     recipe: Recipe,
     data: RunData,
     variants: Sequence[Variant],
     accuracy: list[AccuracyRow],
     made: tuple[SensitivityRecord, Pruned | None],
-    folder: Path,
     progress: Progress,
-) -> None:
-    """Measure, and write the files with the card inside."""
+) -> Card:
+    """Measure everything about the variants that the card says."""
     record, pruned = made
     for variant in variants:
         output = variant.outputs(data.test.inputs)
@@ -143,7 +142,7 @@ def _finish(
     again = "recording again, pruned"
     after = None if pruned is None else record_of(pruned.network, recipe, data.train, progress, again)
     text = recipe.to_yaml()
-    card = Card(
+    return Card(
         name=recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=recipe.seed,
@@ -169,7 +168,6 @@ def _finish(
         if recipe.benchmark is None
         else latency_rows(variants, recipe.benchmark, seed=recipe.seed, progress=progress),
     )
-    _write(card, variants, folder)
 
 
 def _detectors(variants: Sequence[Variant]) -> list[Detector]:

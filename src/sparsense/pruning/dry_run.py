@@ -11,11 +11,13 @@ from torch import nn
 from sparsense.pruning.budget import budget_of
 from sparsense.pruning.channels import channel_groups
 from sparsense.pruning.cost import Cost, measure_cost, measure_positions
-from sparsense.pruning.grouping import left_alone
+from sparsense.pruning.grouping import Element, Stays, left_alone
 from sparsense.pruning.groups import ChannelGroup
+from sparsense.pruning.heads import find_attention
 from sparsense.pruning.plan import ChannelOptions
 from sparsense.pruning.proof import DisproofError, attempt
-from sparsense.pruning.protect import Example, Ignore
+from sparsense.pruning.protect import Example, Ignore, ignored_layers, last_layer
+from sparsense.recording.layers import layouts, prunable_weights
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,14 @@ class DryRow:
 
 @dataclass(frozen=True)
 class DryRun:
-    """All groups of a network, and what it costs now; `str()` is a table."""
+    """All parts of a network that could go, and what it costs now; `str()` is a table."""
 
     rows: tuple[DryRow, ...]
     cost: Cost
+    things: str = "units"
 
     def __str__(self) -> str:
-        head = ("made by", "also cut", "width", "units", "parameters", "multiply-adds", "left alone because")
+        head = ("made by", "also cut", "width", self.things, "parameters", "multiply-adds", "left alone because")
         body = [
             (
                 _names(row.producers), _names(row.coupled), str(row.width), str(row.units),
@@ -61,7 +64,7 @@ class DryRun:
         lines = ["  ".join(text.ljust(size) for text, size in zip(line, sizes, strict=True)).rstrip()
                  for line in (head, *body)]  # fmt: skip
         total = f"{self.cost.parameters:,} parameters, {self.cost.multiply_adds:,} multiply-adds per sample"
-        return "\n".join([total, "shares: what goes with half of a group's units", *lines])
+        return "\n".join([total, f"shares: what goes with half of the {self.things}", *lines])
 
 
 def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -> DryRun:
@@ -95,6 +98,64 @@ def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -
             )
         )
     return DryRun(tuple(rows), measure_cost(module, example_input))
+
+
+def dry_run_weights(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -> DryRun:
+    """Find out which weight tensors could be masked; the network is not changed.
+
+    Args:
+        module: Any network.
+        example_input: One batch (or a tuple of arguments).
+        ignore: Layers to leave alone.
+
+    Raises:
+        UnsupportedLayerError: A weight that is computed from others.
+        InputError: An entry of `ignore` matches nothing.
+    """
+    cost = measure_cost(module, example_input)
+    stays = Stays(ignored_layers(module, ignore), last_layer(module))
+    rows = []
+    for name, weight in prunable_weights(module).items():
+        layer, size = name.rpartition(".")[0], weight.numel()
+        rows.append(
+            DryRow(
+                producers=(layer,),
+                coupled=(),
+                width=len(layouts(module)[name].filters(weight)),
+                units=size,
+                parameters=size / 2 / cost.parameters,
+                multiply_adds=cost.by_layer.get(layer, 0) / 2 / max(cost.multiply_adds, 1),
+                left_alone=stays.reason(Element(layer, "out", 0)),
+            )
+        )
+    return DryRun(tuple(rows), cost, "weights")
+
+
+def dry_run_heads(module: nn.Module, example_input: Example) -> DryRun:
+    """Find out which attention heads could be removed; the network is not changed.
+
+    Args:
+        module: Any network.
+        example_input: One batch (or a tuple of arguments).
+    """
+    cost = measure_cost(module, example_input)
+    rows = []
+    for attention in find_attention(module):
+        layers = (*(name for name, _ in attention.makers), attention.reader)
+        weights = sum(module.get_parameter(f"{layer}.weight").numel() for layer in layers)
+        multiplied = sum(cost.by_layer.get(layer, 0) for layer in layers)
+        rows.append(
+            DryRow(
+                producers=tuple(name for name, _ in attention.makers),
+                coupled=(attention.reader,),
+                width=int(module.get_parameter(f"{attention.reader}.weight").shape[1]),
+                units=attention.heads,
+                parameters=weights / 2 / cost.parameters,
+                multiply_adds=multiplied / 2 / max(cost.multiply_adds, 1),
+                left_alone="it has one head" if attention.heads == 1 else "",
+            )
+        )
+    return DryRun(tuple(rows), cost, "heads")
 
 
 def tried(module: nn.Module, group: ChannelGroup, example_input: Example) -> ChannelGroup:

@@ -1,0 +1,118 @@
+"""The network half of a run alone: prune, prove, save; or look at what could be pruned and how much it hurts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from sparsense.data.root import first_data_root
+from sparsense.detector import Progress, silent
+from sparsense.errors import RecipeError
+from sparsense.files import staged_folder
+from sparsense.networks import save_network
+from sparsense.networks.network import Network, example_input
+from sparsense.pipeline.analysis import analysed
+from sparsense.pipeline.analysis_page import analysis_page
+from sparsense.pipeline.data import RunData, load_data
+from sparsense.pipeline.detectors import make_variant
+from sparsense.pipeline.job import Job
+from sparsense.pipeline.measure import accuracy_row
+from sparsense.pipeline.records import Scorer, kept_record
+from sparsense.pipeline.run import identity, make_card, open_network, prune_network
+from sparsense.pipeline.sparse_onnx import smaller_form
+from sparsense.pipeline.state import State, kept_state, state_folder
+from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
+from sparsense.recipe.prune import PruneSection
+from sparsense.recipe.schema import Recipe
+
+
+def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
+    """Prune, prove, fine-tune and save the network of a recipe, without detectors.
+
+    Args:
+        recipe: With a section `prune`.
+        output: Folder of the results, written beside itself and renamed at the end. What a killed job has finished
+            is kept beside it, and the same job goes on from there.
+        data_root: Folder of the published data sets and networks.
+        progress: Called with `(what, done, of)`.
+
+    Returns:
+        The folder: `network.safetensors` with `network.json`, `network.onnx`, `sensitivities.safetensors`, `card.json`.
+
+    Raises:
+        RecipeError: The recipe says that nothing is pruned.
+    """
+    _require_prune(recipe)
+    with staged_folder(output) as folder, opened(recipe, output, data_root) as (network, data, state):
+        accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
+        record = kept_record(network, recipe, data.train, progress)
+        pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
+        assert pruned is not None
+        record.save(folder / "sensitivities.safetensors")
+        save_network(pruned.network, folder / "network.safetensors")
+        variants = [make_variant("dense", network), make_variant("pruned", pruned.network)]
+        content, note = smaller_form(variants[1].forward)
+        (folder / "network.onnx").write_bytes(content)
+        card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
+        card.model_copy(update={"notes": [*card.notes, *filter(None, [note])]}).save(folder / "card.json")
+    return output
+
+
+def analyse_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
+    """Find out how much every layer alone can lose; nothing is pruned.
+
+    Args:
+        recipe: Sections `prune` (structure, criterion, what is left alone) and `sensitivity`.
+        output: Folder of the results; an interrupted analysis goes on.
+        data_root: Folder of the published data sets and networks.
+        progress: Called with `(what, done, of)`.
+
+    Returns:
+        The folder: `analysis.json`, which `sensitivity.analysis` takes, and `analysis.html`.
+    """
+    section = _require_prune(recipe)
+    if section.structure == "head":
+        raise RecipeError(
+            "an analysis prunes channels or weights, layer by layer; heads have none", key="prune.structure"
+        )
+    with (
+        staged_folder(output, mark="analysis.json") as folder,
+        opened(recipe, output, data_root) as (network, data, state),
+    ):
+        record = kept_record(network, recipe, data.train, progress)
+        scorer = Scorer(recipe, data.train, record)
+        analysis = analysed(Job(recipe, network, data.train, data.outliers, scorer, state, progress))
+        analysis.save(folder / "analysis.json")
+        (folder / "analysis.html").write_text(analysis_page(recipe.name, analysis), encoding="utf-8")
+    return output
+
+
+def preview_recipe(recipe: Recipe, *, data_root: str | None = None) -> DryRun:
+    """What could be pruned of a recipe's network and what could not, and why; no data is read, nothing is written."""
+    section = _require_prune(recipe)
+    network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
+    example = example_input(network.input_shape)
+    if section.structure == "weight":
+        return dry_run_weights(network.module, example, ignore=section.ignore)
+    if section.structure == "head":
+        return dry_run_heads(network.module, example)
+    return dry_run(network.module, example, ignore=section.ignore)
+
+
+@contextmanager
+def opened(recipe: Recipe, output: Path, data_root: str | None) -> Iterator[tuple[Network, RunData, State]]:
+    """The network, the data and the kept state of a job."""
+    torch.manual_seed(recipe.seed)
+    data = load_data(recipe, data_root)
+    network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
+    with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+        yield network, data, state
+
+
+def _require_prune(recipe: Recipe) -> PruneSection:
+    if recipe.prune is None:
+        raise RecipeError("there is nothing to prune: the section is null", key="prune")
+    return recipe.prune
