@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from families import FAMILIES, basic, bottleneck, conv, head, make
+from families import FAMILIES, make
+from sized_networks import SIZED
 from torch import nn
 
 from sparsense.autodiff import differentiate, gate_sensitivities, weighted_layers
@@ -36,43 +37,14 @@ from sparsense.to_onnx import export_forward
 Call = Callable[[], object]
 
 
-def resnet18() -> nn.Module:
-    """At full width, for images of 224 x 224."""
-    widths = (
-        (64, 64, 1),
-        (64, 64, 1),
-        (64, 128, 2),
-        (128, 128, 1),
-        (128, 256, 2),
-        (256, 256, 1),
-        (256, 512, 2),
-        (512, 512, 1),
-    )
-    return nn.Sequential(
-        conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), *(basic(*width) for width in widths), *head(512, 1000)
-    )
-
-
-def resnet50() -> nn.Module:
-    """At full width, for images of 224 x 224."""
-    blocks, width = [], 64
-    for middle, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for index in range(count):
-            blocks.append(bottleneck(width, middle, 4 * middle, stride if index == 0 else 1))
-            width = 4 * middle
-    return nn.Sequential(conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1), *blocks, *head(width, 1000))
-
-
-FULL = {"resnet18_full": resnet18, "resnet50_full": resnet50}
-
-
 def module_of(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """A family of `families.py`, or a registered network with random weights."""
     if name in FAMILIES:
         return make(name)
     torch.manual_seed(0)
-    if name in FULL:
-        return FULL[name]().eval(), (3, 224, 224)
+    if name in SIZED:
+        build, shape = SIZED[name]
+        return build().eval(), shape
     module = NETWORKS[name]().eval()
     return module, tuple(getattr(module, "input_shape", (3, 32, 32)))
 

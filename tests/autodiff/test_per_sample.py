@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from rule_cases.case import Draw
 from rule_cases.layers import LAYERS, delta
 from rule_cases.settings import RUNS
-from sparsense.autodiff import gate_sensitivity, weight_gradient
+from sparsense.autodiff import gate_sensitivity
+from sparsense.autodiff.weight_gradient import blocks, weight_gradient
 from sparsense.graph.run import Session
 
 TOLERANCE = 1e-5
@@ -42,6 +45,23 @@ def test_weight_gradient(kind: str, data: st.DataObject) -> None:
     for reference, product, square in zip(references, found[::2], found[1::2], strict=True):
         close(product, (truth * reference).sum(axes))
         close(square, ((truth * reference) ** 2).sum(axes))
+
+
+@RUNS
+@given(data=st.data())
+def test_large_layers_are_cut_into_blocks_and_kept_apart_in_the_cache(data: st.DataObject) -> None:
+    """What is done to layers that do not fit into a cache, done to small ones."""
+    case = LAYERS["conv"](Draw(data.draw))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["sparsense.autodiff.weight_gradient"], "LARGEST", 4)
+        patch.setattr(sys.modules["sparsense.autodiff.unfold"], "PAGE", 1)
+        found = blocks(case.op, case.layer, delta(case))
+    elasticities = [case.op.Mul(block.gradient, block.weight) for block in found]
+    squares = [case.op.ReduceSumSquare(elasticity, [1, 2], keepdims=0) for elasticity in elasticities]
+    parts = Session(case.model, squares, threads=1)({"input": case.inputs, "seed": case.seed})
+    truth = (case.gradients() * case.layer.weight) ** 2
+    close(np.sum(parts, 0), truth.sum(tuple(range(1, truth.ndim))))
+    assert sum(prod(block.weight.shape) for block in found) == case.layer.weight.size
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -75,16 +75,22 @@ def _shift(layer: Layer) -> NDArray[Any]:
 def _passed(layer: Layer, delta: ir.Value) -> ir.Value:
     """A value whose product with delta is that of the layer's output.
 
-    Behind a ReLU that is the ReLU's own output: where the two differ, delta is 0. The layer's output need then not be
-    kept, and the runtime runs convolution and ReLU as one.
+    Behind a ReLU or a clip that is its own output: where the two differ, delta is 0. The layer's output need then not
+    be kept, and the runtime runs convolution and activation as one.
     """
-    masks = (mask for factor in _inputs(delta, "Mul") for mask in _inputs(factor, "HardSigmoid"))
-    return next((mask for mask in masks if layer.output in _inputs(mask, "Relu")), layer.output)
+    return next((cut for cut in _masked_by(delta) if layer.output in _inputs(cut, "Relu", "Clip")), layer.output)
 
 
-def _inputs(value: ir.Value, op_type: str) -> list[ir.Value]:
+def _masked_by(delta: ir.Value) -> list[ir.Value]:
+    """What the masks were made of that a gradient was multiplied with last."""
+    factors = _inputs(delta, "Mul")
+    inner = [x for factor in factors for x in _inputs(factor, "Mul")]
+    return [x for factor in (*factors, *inner) for x in _inputs(factor, "HardSigmoid")]
+
+
+def _inputs(value: ir.Value, *op_types: str) -> list[ir.Value]:
     node = value.producer()
-    return [x for x in node.inputs if x is not None] if node is not None and node.op_type == op_type else []
+    return [x for x in node.inputs if x is not None] if node is not None and node.op_type in op_types else []
 
 
 # --- everything else: free sizes, matrix products, merged batches ----------------------------------------------------
@@ -95,6 +101,14 @@ def _direct(op: Builder, layer: Layer, delta: ir.Value) -> ir.Value:
     if shift.any():
         output = op.Sub(output, shift.reshape(-1, *[1] * (rank(output) - 1 - layer.channel_axis)))
     return sum_positions(op, layer, op.Mul(output, delta))
+
+
+def channel_sums(op: Builder, layer: Layer, products: Sequence[ir.Value]) -> ir.Value:
+    """Sums over the positions of each sample, of several products shaped like the layer's output, side by side."""
+    if not _is_averaged(layer):
+        return op.Concat(*(sum_positions(op, layer, product) for product in products), axis=1)
+    count = float(np.prod(dims(layer.output)[2:]))
+    return op.Mul(_side_by_side(op, [op.GlobalAveragePool(product) for product in products]), count)
 
 
 def sum_positions(op: Builder, layer: Layer, product: ir.Value) -> ir.Value:

@@ -11,6 +11,9 @@ from sparsense.graph.build import Builder
 STEEP = 2.0**126
 """Slope of a ramp that reads every normal float32 number above 0 as 1. A power of two: products with it are exact."""
 
+BELOW_ZERO = -(2.0**-100)
+"""An offset that changes no result; OpenVINO reads an offset of 0 as if none were given, which is 0.5."""
+
 
 def above(op: Builder, x: ir.Value, bound: float) -> ir.Value:
     """1 where x > bound, else 0.
@@ -21,6 +24,13 @@ def above(op: Builder, x: ir.Value, bound: float) -> ir.Value:
     if x.dtype != ir.DataType.FLOAT or not fits(bound):
         return as_mask(op, op.Greater(x, bound), x)
     return _ramp(op, x, bound, 1)
+
+
+def below(op: Builder, x: ir.Value, bound: float) -> ir.Value:
+    """1 where x < bound, else 0."""
+    if x.dtype != ir.DataType.FLOAT or not fits(bound):
+        return as_mask(op, op.Less(x, bound), x)
+    return _ramp(op, x, bound, -1)
 
 
 def at_least(op: Builder, x: ir.Value, bound: float) -> ir.Value:
@@ -51,7 +61,7 @@ def is_step(node: ir.Node) -> bool:
 def _ramp(op: Builder, x: ir.Value, start: float, sign: int) -> ir.Value:
     """0 at the start and on one side of it, 1 from the next number on the other side on."""
     if abs(start) < np.finfo(np.float32).tiny:  # around zero: 0 itself belongs to the side of `start`'s successor
-        return op.HardSigmoid(x, alpha=sign * STEEP, beta=0.0 if start == 0 else 1.0)
+        return op.HardSigmoid(x, alpha=sign * STEEP, beta=BELOW_ZERO if start == 0 else 1.0)
     slope = STEEP / 2.0**24  # 2^20 times this slope is still finite
     return op.HardSigmoid(x, alpha=sign * slope, beta=float(-sign * slope * float(start)))
 

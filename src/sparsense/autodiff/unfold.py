@@ -15,6 +15,9 @@ from sparsense.graph.build import Builder
 
 Pair = tuple[ir.Value, ir.Value]
 
+PAGE = 1024
+"""Rows of a multiple of 4 KiB fall on the same lines of the cache: one more row of zeros keeps matrix products fast."""
+
 
 @dataclass(frozen=True)
 class Patches:
@@ -41,11 +44,11 @@ def patches(op: Builder, x: ir.Value, d: ir.Value, window: Window) -> Iterator[P
     *leading, last = window.axes
     sizes, made = dims(x)[2:-1], dims(d)[2:-1]
     flat = [0] * (2 if window.group == 1 else 3) + [-1]
+    shifting = all_known([*sizes, *made, dims(d)[-1]]) and all(axis.stride == 1 for axis in leading)
+    if shifting and len(leading) == 1 and sizes[0] * dims(d)[-1] % PAGE == 0:
+        x = pad_or_crop(op, x, [2], [0], [1])
     stacked, grouped = _stack(op, x, d, last, window.group), _grouped(op, d, window.group)
-    if all_known([*sizes, *made, dims(d)[-1]]) and all(axis.stride == 1 for axis in leading):
-        pairs = _shift_outputs(op, stacked, grouped, leading)
-    else:
-        pairs = _pick_rows(op, stacked, grouped, leading)
+    pairs = (_shift_outputs if shifting else _pick_rows)(op, stacked, grouped, leading)
     for tap, (seen, seeing) in enumerate(pairs):
         yield Patches(tap, *(x if rank(x) == len(flat) else op.Reshape(x, flat) for x in (seen, seeing)))
 

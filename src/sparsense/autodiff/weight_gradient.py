@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -11,18 +12,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.autodiff.gates import sum_positions
+from sparsense.autodiff.gates import channel_sums, sum_positions
 from sparsense.autodiff.layers import SCALES, Layer
 from sparsense.autodiff.rule import Call
 from sparsense.autodiff.rules.linear import swap
 from sparsense.autodiff.rules.window import Window
 from sparsense.autodiff.samples import samples_first, sum_parts
-from sparsense.autodiff.shapes import dims, last_axis_order, rank
+from sparsense.autodiff.shapes import all_known, dims, last_axis_order, rank
 from sparsense.autodiff.unfold import patches
 from sparsense.graph.build import Builder
 
-SMALL = 2**14
-"""Elements up to which the blocks of one layer are joined: fewer nodes; above, each block stays in the cache."""
+LARGEST = 2**17
+"""Weights of one block: its gradient is multiplied, squared and summed while it is still in the cache."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ def weight_gradient(op: Builder, layer: Layer, delta: ir.Value) -> tuple[ir.Valu
 def blocks(op: Builder, layer: Layer, delta: ir.Value) -> list[Block]:
     """The gradient in parts, whose rows together are all of it: norms need not hold it at once."""
     parts = _PARTS.get(layer.node.op_type, _scale)(op, layer, delta)
-    parts = [Block(sum_parts(op, part.gradient, layer.order), part.weight) for part in parts]
-    return [join(op, parts)] if layer.weight.size <= SMALL else parts
+    return [Block(sum_parts(op, part.gradient, layer.order), part.weight) for part in parts]
 
 
 def join(op: Builder, parts: Sequence[Block]) -> Block:
@@ -108,6 +108,8 @@ def _columns_last(op: Builder, value: ir.Value) -> ir.Value:
 
 def _convolution(op: Builder, layer: Layer, delta: ir.Value) -> list[Block]:
     window = Window.of(Call.of(layer.node, op.opset), layer.weight.shape[2:])
+    if window.group > 1 and layer.weight.shape[1] == 1:
+        return _depthwise(op, layer, delta, window)
     return _patch_products(op, layer.activation, delta, weight_value(op, layer), window)
 
 
@@ -124,11 +126,25 @@ def _patch_products(op: Builder, x: ir.Value, d: ir.Value, weight: ir.Value, win
     for part in patches(op, x, d, window):
         arranged = _arranged(op, weight, part.tap, window, tall=tall)
         rows, columns = (part.x, part.d) if tall else (part.d, part.x)
-        product = op.MatMul(rows, swap(op, columns))
         if window.group > 1:
-            product = op.Reshape(product, [0, *dims(arranged)])
-        found.append(Block(product, arranged))
+            product = op.Reshape(op.MatMul(rows, swap(op, columns)), [0, *dims(arranged)])
+            found.append(Block(product, arranged))
+        else:
+            found += _in_cache(op, rows, swap(op, columns), arranged)
     return found
+
+
+def _in_cache(op: Builder, rows: ir.Value, columns: ir.Value, weight: ir.Value) -> list[Block]:
+    """The product rows * columns in blocks of rows."""
+    count, width = dims(weight)
+    pieces = -(-count * width // LARGEST)
+    if pieces == 1:
+        return [Block(op.MatMul(rows, columns), weight)]
+    ends = [count * piece // pieces for piece in range(pieces + 1)]
+    return [
+        Block(op.MatMul(op.Slice(rows, [a], [b], [1]), columns), op.Slice(weight, [a], [b], [0]))
+        for a, b in pairwise(ends)
+    ]
 
 
 def _arranged(op: Builder, weight: ir.Value, tap: int, window: Window, *, tall: bool) -> ir.Value:
@@ -140,6 +156,52 @@ def _arranged(op: Builder, weight: ir.Value, tap: int, window: Window, *, tall: 
     moved = op.Transpose(one, perm=[0, 3, 2, 1] if tall else [0, 1, 3, 2])
     wide = kernel[-1] * per_group
     return op.Reshape(moved, [group * wide, out // group] if tall else [out, wide])
+
+
+# --- depthwise: one number per channel and tap ------------------------------------------------------------------------
+
+
+def _depthwise(op: Builder, layer: Layer, delta: ir.Value, window: Window) -> list[Block]:
+    """dL/dw[o, tap] = sum over positions of z * delta, where z is what the outputs saw at that tap.
+
+    All of it stays in the runtime's blocked layout, where a depthwise convolution costs little more than a copy;
+    matrix products would have one column.
+    """
+    out = layer.weight.shape[0]
+    products = [op.Mul(_seen(op, layer, window, tap), delta) for tap in np.ndindex(*window.kernel)]
+    gradient = op.Reshape(channel_sums(op, layer, products), [-1, len(products), out])
+    weight = op.Transpose(op.Reshape(weight_value(op, layer), [out, -1]), perm=[1, 0])
+    return [Block(gradient, weight)]
+
+
+def _seen(op: Builder, layer: Layer, window: Window, tap: tuple[int, ...]) -> ir.Value:
+    """The input that each output of a depthwise convolution sees at one tap, by the smallest convolution that picks it.
+
+    Output q sees the input stride * q - begin + tap * dilation. Padding takes an offset before the input, the kernel
+    one behind it, and also what the input has behind the last position.
+    """
+    out, sizes, made = layer.weight.shape[0], dims(layer.activation)[2:], dims(layer.output)[2:]
+    if not all_known([*sizes, *made]):
+        return with_weight(op, layer, _one_hot(op, layer, window.kernel, tap))
+    offsets = [t * axis.dilation - axis.begin for t, axis in zip(tap, window.axes, strict=True)]
+    begins, picks = [max(-offset, 0) for offset in offsets], [max(offset, 0) for offset in offsets]
+    behind = [
+        (q - 1) * axis.stride + 1 + offset - size
+        for q, axis, offset, size in zip(made, window.axes, offsets, sizes, strict=True)
+    ]
+    kernel = [pick + 1 + max(-end, 0) for pick, end in zip(picks, behind, strict=True)]
+    if max(*kernel, *window.strides) == 1 and window.group == out:
+        return layer.activation
+    pads = [*begins, *(max(end, 0) for end in behind)]
+    one = _one_hot(op, layer, kernel, picks)
+    return op.Conv(layer.activation, one, kernel_shape=kernel, pads=pads, strides=window.strides, group=window.group)
+
+
+def _one_hot(op: Builder, layer: Layer, kernel: Sequence[int], place: Sequence[int]) -> ir.Value:
+    """Kernels [O, 1, *kernel] with 1 at one place, written as a node on one of them."""
+    one = np.zeros((1, 1, *kernel), layer.weight.dtype)
+    one[(0, 0, *place)] = 1
+    return op.Expand(one, [layer.weight.shape[0], 1, *kernel])
 
 
 # --- scales of normalisations -----------------------------------------------------------------------------------------
@@ -159,9 +221,10 @@ def standardised_input(op: Builder, layer: Layer) -> ir.Value:
     return with_weight(op, layer, np.ones_like(layer.weight))
 
 
-def with_weight(op: Builder, layer: Layer, weight: NDArray[Any]) -> ir.Value:
+def with_weight(op: Builder, layer: Layer, weight: NDArray[Any] | ir.Value) -> ir.Value:
     """The layer's product with another weight, without bias."""
-    node, other = layer.node, op.constant(weight.astype(layer.weight.dtype))
+    node = layer.node
+    other = weight if isinstance(weight, ir.Value) else op.constant(weight.astype(layer.weight.dtype))
     operands: list[ir.Value | None] = [value if value is layer.activation else other for value in node.inputs[:2]]
     if node.op_type in SCALES and len(node.inputs) > 2:
         operands += [op.constant(np.zeros_like(layer.weight)), *node.inputs[3:]]

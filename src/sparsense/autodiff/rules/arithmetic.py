@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsense.autodiff.masks import at_least, at_most
+from sparsense.autodiff.masks import above, below
 from sparsense.autodiff.rule import Call, no_gradient, variadic, vjp
 from sparsense.autodiff.shapes import as_mask, dtype_of
 from sparsense.graph.build import Builder
@@ -75,12 +75,12 @@ variadic("Min", _extreme)
 
 
 def _clip(op: Builder, d: Any, c: Call) -> Any:
-    """Pass where the input lies inside; the borders themselves pass, as in torch."""
-    for bound, inside, comparison in ((c.input(1), at_least, op.GreaterOrEqual), (c.input(2), at_most, op.LessOrEqual)):
+    """Pass where the output lies strictly between the bounds, as in torch's ReLU6; its clamp passes at a bound, too."""
+    for bound, inside, comparison in ((c.input(1), above, op.Greater), (c.input(2), below, op.Less)):
         if bound is not None and bound.const_value is not None:
-            d = op.Mul(d, inside(op, c.x[0], bound.const_value.numpy().item()))
+            d = op.Mul(d, inside(op, c.y[0], bound.const_value.numpy().item()))
         elif bound is not None:
-            d = op.Mul(d, as_mask(op, comparison(c.x[0], bound), d))
+            d = op.Mul(d, as_mask(op, comparison(c.y[0], bound), d))
     return d
 
 

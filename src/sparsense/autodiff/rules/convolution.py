@@ -107,11 +107,16 @@ def _convolve_residues(op: Builder, delta: ir.Value, like: ir.Value, kernel: ir.
     if any(axis.dilation > 1 for axis in window.axes):
         kernel = _zero_insert(op, kernel, window.dilations)
     axes = [Axis(axis.reach + 1, axis.stride, axis.begin, axis.end, 1) for axis in window.axes]
-    kernel = _by_residue(op, _pad_to(op, kernel, axes), axes)
+    kernels = _by_residue(op, _pad_to(op, kernel, axes), axes)
     begins = [(axis.reach - axis.begin) // axis.stride for axis in axes]
     ends = [_end_padding(axis, dims(like)[2 + i], dims(delta)[2 + i]) for i, axis in enumerate(axes)]
-    phases = _conv(op, delta, kernel, [*begins, *ends], window.group)
-    return _fit(op, _weave(op, phases, window.strides), like)
+    if window.group == 1:
+        count, into, *rest = dims(kernels)
+        phases = _conv(op, delta, op.Reshape(kernels, [count * into, *rest]), [*begins, *ends], 1)
+    else:  # a depthwise convolution with several outputs per channel would leave the blocked layout
+        each = [op.Gather(kernels, np.asarray(residue), axis=0) for residue in range(dims(kernels)[0])]
+        phases = op.Concat(*(_conv(op, delta, one, [*begins, *ends], window.group) for one in each), axis=1)
+    return _fit(op, weave(op, phases, window.strides), like)
 
 
 def _highest_offset(axis: Axis) -> int:
@@ -132,13 +137,13 @@ def _taps(axis: Axis) -> int:
 
 
 def _by_residue(op: Builder, kernel: ir.Value, axes: Sequence[Axis]) -> ir.Value:
-    """[I, O/g, *(taps * stride)] -> [I * prod(strides), O/g, *taps]; residues vary fastest, taps are reversed."""
+    """[I, O/g, *(taps * stride)] -> [prod(strides), I, O/g, *taps]; taps are reversed."""
     into, out = dims(kernel)[:2]
     split = [size for axis in axes for size in (_taps(axis), axis.stride)]
     rows = [2 + 2 * i for i in range(len(axes))]
     reversed_ = _flip(op, op.Reshape(kernel, [into, out, *split]), rows)
-    moved = op.Transpose(reversed_, perm=[0, *(row + 1 for row in rows), 1, *rows])
-    return op.Reshape(moved, [into * prod(axis.stride for axis in axes), out, *map(_taps, axes)])
+    moved = op.Transpose(reversed_, perm=[*(row + 1 for row in rows), 0, 1, *rows])
+    return op.Reshape(moved, [prod(axis.stride for axis in axes), into, out, *map(_taps, axes)])
 
 
 def _end_padding(axis: Axis, size: Any, made: Any) -> int:
@@ -150,20 +155,35 @@ def _end_padding(axis: Axis, size: Any, made: Any) -> int:
     return max(-(-n // axis.stride) + _highest_offset(axis) - axis.outputs(n) for n in candidates)
 
 
-def _weave(op: Builder, phases: ir.Value, strides: Sequence[int]) -> ir.Value:
-    """[N, I * prod(strides), *q] -> [N, I, *(q * strides)]: residues become neighbours again."""
+def weave(op: Builder, phases: ir.Value, strides: Sequence[int]) -> ir.Value:
+    """[N, prod(strides) * C, *q] -> [N, C, *(q * strides)]: residues become neighbours again."""
+    _, channels, *sizes = dims(phases)
+    channels //= prod(strides)
+    if len(strides) == 2 and all_known(sizes):
+        return _weave_channels_last(op, phases, sizes, strides)
     if len(strides) == 2 and strides[0] == strides[1]:
-        return op.DepthToSpace(phases, blocksize=strides[0], mode="CRD")
-    count, channels = len(strides), dims(phases)[1] // prod(strides)
-    spatial = op.Shape(phases, start=2)
-    split = op.Reshape(phases, op.Concat(np.asarray([0, channels, *strides]), spatial, axis=0))
-    pairs = zip(range(2 + count, 2 + 2 * count), range(2, 2 + count), strict=True)
-    woven = op.Transpose(split, perm=[0, 1, *(axis for pair in pairs for axis in pair)])
-    sizes = op.Mul(spatial, np.asarray(strides))
-    result = op.Reshape(woven, op.Concat(np.asarray([0, channels]), sizes, axis=0))
-    known = [n * s if isinstance(n, int) else None for n, s in zip(dims(phases)[2:], strides, strict=True)]
+        return op.DepthToSpace(phases, blocksize=strides[0])
+    count, spatial = len(strides), op.Shape(phases, start=2)
+    split = op.Reshape(phases, op.Concat(np.asarray([0, *strides, channels]), spatial, axis=0))
+    pairs = zip(range(2 + count, 2 + 2 * count), range(1, 1 + count), strict=True)
+    woven = op.Transpose(split, perm=[0, 1 + count, *(axis for pair in pairs for axis in pair)])
+    result = op.Reshape(woven, op.Concat(np.asarray([0, channels]), op.Mul(spatial, np.asarray(strides)), axis=0))
+    known = [n * s if isinstance(n, int) else None for n, s in zip(sizes, strides, strict=True)]
     result.shape = ir.Shape([*dims(phases)[:1], channels, *known])
     return result
+
+
+def _weave_channels_last(op: Builder, phases: ir.Value, sizes: Sequence[int], strides: Sequence[int]) -> ir.Value:
+    """The same where whole rows of channels move, which is several times faster than `DepthToSpace`.
+
+    With channels last, residues of the last axis are neighbours already; those of the other are brought before it.
+    The first and last transpositions cost nothing: ONNX Runtime makes them part of leaving and entering its layout.
+    """
+    (height, width), (down, across) = sizes, strides
+    rows = op.Reshape(op.Transpose(phases, perm=[0, 2, 3, 1]), [0, height, width, down, -1])
+    woven = op.Transpose(rows, perm=[0, 1, 3, 2, 4])
+    whole = op.Reshape(woven, [0, height * down, width * across, -1])
+    return op.Transpose(whole, perm=[0, 3, 1, 2])
 
 
 def _zero_insert(op: Builder, value: ir.Value, steps: Sequence[int]) -> ir.Value:
