@@ -17,7 +17,7 @@ class ActivationShaping(ShapedEnergy):
     """Energy after keeping only each input's largest penultimate features.
 
     p: kept features as they are
-    b: each kept feature becomes s1 / number kept
+    b: each kept feature becomes s1 / number kept; zeros stay zeros
     s: kept features times exp(s1 / s2);  s1, s2 = their sums before and after
     score = -log sum_k exp (shape(h) W + b)_k
 
