@@ -114,11 +114,20 @@ def power_at_zero(draw: Draw) -> Case:
 
 @case("Clip")
 def clip(draw: Draw) -> Case:
-    """Without limits, with one, with both; the borders themselves pass."""
+    """With one limit or both, constant or computed; at the borders nothing passes, as in torch's ReLU6."""
     low, high = draw.choose((None, 0.5), (-0.5, None), (-0.5, 0.5))
+    computed = draw.choose(False, True)
     x = np.concatenate([draw.array(5), [-0.5, 0.5]])
-    limits = [None if limit is None else np.asarray(limit) for limit in (low, high)]
-    return Case([x], lambda op, x: op.Clip(x, *limits), lambda x: x.clamp(low, high))
+
+    def graph(op: Any, x: Any) -> Any:
+        limits = [None if limit is None else op.constant(np.asarray(limit)) for limit in (low, high)]
+        return op.Clip(x, *(op.Identity(limit) if computed and limit is not None else limit for limit in limits))
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x = x if low is None else torch.where(x > low, x, low)
+        return x if high is None else torch.where(x < high, x, high)
+
+    return Case([x], graph, function)
 
 
 @case("Where")
