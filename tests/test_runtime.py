@@ -216,6 +216,18 @@ def test_a_provider_that_is_not_there(file: Path) -> None:
         ExportedDetector(file, providers=["NoSuchProvider"])
 
 
+@pytest.mark.parametrize(("stored", "used"), [(16, 16), (0, 1), (10**9, 1024)])
+def test_the_micro_batch_is_the_cards_unless_given(tmp_path: Path, stored: int, used: int) -> None:
+    path = write_detector(tmp_path / "d.onnx", card=CARD | {"micro_batch": stored})
+    assert ExportedDetector(path).micro_batch == used
+    assert ExportedDetector(path, micro_batch=5).micro_batch == 5
+
+
+def test_a_micro_batch_that_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has a card that cannot be read"):
+        ExportedDetector(write_detector(tmp_path / "d.onnx", card=CARD | {"micro_batch": "many"}))
+
+
 def test_a_micro_batch_of_nothing(file: Path) -> None:
     with pytest.raises(ValueError, match="micro_batch must be at least 1; got 0"):
         ExportedDetector(file, micro_batch=0)

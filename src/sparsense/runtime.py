@@ -65,7 +65,8 @@ class ExportedDetector:
         path: A detector written by sparsense.
         providers: ONNX Runtime execution providers, in order of preference.
         threads: Threads per operator; None = ONNX Runtime's choice.
-        micro_batch: Samples run at once. Memory grows with it, not with the number of inputs.
+        micro_batch: Samples run at once. Memory grows with it, not with the number of inputs. None = what the card
+            recommends: as many as fit into the cache.
 
     Raises:
         InputError: The file is not there, not a detector, or a provider is not available.
@@ -83,16 +84,17 @@ class ExportedDetector:
         *,
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int | None = None,
-        micro_batch: int = 64,
+        micro_batch: int | None = None,
     ) -> None:
-        if micro_batch < 1:
+        if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1; got {micro_batch}")
-        self.path, self.micro_batch = Path(path), micro_batch
+        self.path = Path(path)
         self._session = _open(self.path, providers, threads)
         with _readable(self.path):
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.card = _read_card(self.path, self.metadata)
             _check_interface(self.path, self._session)
+        self.micro_batch = micro_batch or _recommended(self.card)
         value = self._session.get_inputs()[0]
         self.dtype = DTYPES[value.type]
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
@@ -256,6 +258,7 @@ def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         card: dict[str, Any] = dict(json.loads(metadata[CARD_KEY]))
         used = card["format"], card["preprocessing"]["layout"], float(card["calibration"]["threshold"])
+        _recommended(card)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} has a card that cannot be read ({error!r}): export it again") from error
     if used[0] != CARD_FORMAT:
@@ -264,6 +267,11 @@ def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
             "export it again, or install the version that wrote it"
         )
     return card
+
+
+def _recommended(card: dict[str, Any]) -> int:
+    """Samples to run at once; files of earlier versions say nothing."""
+    return min(max(int(card.get("micro_batch", 64)), 1), 1024)
 
 
 def _check_interface(path: Path, session: Any) -> None:

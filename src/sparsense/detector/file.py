@@ -12,12 +12,15 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.detector.micro_batch import micro_batch
 from sparsense.errors import InputError
 from sparsense.files import atomic_write
 from sparsense.parity import Parity, compare, require
 from sparsense.runtime import CARD_FORMAT, CARD_KEY, ExportedDetector
 
 PARITY_KEY = "sparsense.parity"
+WHOLE = 64
+"""Samples run at once when a file is compared with its oracle: more than it is compared on."""
 Array = NDArray[Any]
 
 
@@ -40,12 +43,13 @@ def write_detector(
         ExportError: The numbers differ; nothing is left behind.
     """
     proto = ir.to_proto(model)
-    properties = {CARD_KEY: json.dumps({"format": CARD_FORMAT, **card}), PARITY_KEY: parity.pack()}
+    written = {"format": CARD_FORMAT, "micro_batch": micro_batch(model), **card}
+    properties = {CARD_KEY: json.dumps(written), PARITY_KEY: parity.pack()}
     onnx.helper.set_model_props(proto, {**properties, **(seen or {})})
     onnx.checker.check_model(proto)
     with atomic_write(path) as temporary:
         onnx.save(proto, temporary)
-        detector = ExportedDetector(temporary, threads=1)
+        detector = ExportedDetector(temporary, threads=1, micro_batch=WHOLE)
         rows = compare(lambda inputs: detector(inputs).score, parity)
         require(rows, what=str(path), oracle=parity.oracle)
     return rows
@@ -57,7 +61,7 @@ def verify(path: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvide
     Returns:
         A row per batch size: `batch`, `inputs`, `error`, `tolerance`, `agrees`.
     """
-    detector = ExportedDetector(path, providers=providers, micro_batch=64)
+    detector = ExportedDetector(path, providers=providers, micro_batch=WHOLE)
     stored = detector.metadata.get(PARITY_KEY)
     if stored is None:
         raise InputError(
