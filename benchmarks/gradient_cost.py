@@ -1,11 +1,13 @@
 """What per-sample sensitivities cost over the plain forward pass, in ONNX Runtime, one thread, interleaved rounds.
 
-python benchmarks/gradient_cost.py [--network NAME ...] [--batch 1 8] [--rounds 20] [--torch] [--out gradient_cost.json]
+python benchmarks/gradient_cost.py [--network NAME ...] [--batch 1 8] [--rounds 20] [--torch] [--whole] [--out FILE]
 
 Per round every variant runs once, in turn; the ratio to the plain forward pass is taken within the round, and its
 median and quartiles are printed, with the ratio of the best times. `gates`: gate sensitivities of all layers;
-`weights`: |w * dL/dw| of all layers; `last`: of the last quarter of the layers. With --torch also a loop of backward
-passes and vmap(grad). Absolute times of a shared machine mean little; ratios of the same rounds do.
+`weights`: |w * dL/dw| of all layers; `last`: of the last quarter of the layers. Every variant runs as a detector would,
+so many samples at once as its card would say; with --whole all at once. With --torch also a loop of backward passes,
+vmap(grad), and hooks that keep activations and gradients and multiply them. Absolute times of a shared machine mean
+little; ratios of the same rounds do.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from torch import nn
 from sparsense.autodiff import differentiate, gate_sensitivities, weighted_layers
 from sparsense.autodiff.norms import sensitivity_norms
 from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector.micro_batch import micro_batch
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
 from sparsense.graph.run import with_outputs
 from sparsense.networks import NETWORKS
@@ -83,8 +86,41 @@ def in_torch(module: nn.Module, inputs: np.ndarray) -> dict[str, Call]:
     return {
         "torch forward": lambda: module(batch),
         "torch loop": lambda: [norms(one(weights, x)) for x in batch],
+        "torch hooks": lambda: by_hooks(module, batch),
         "torch vmap": lambda: norms(torch.func.vmap(one, in_dims=(None, 0))(weights, batch)),
     }
+
+
+def by_hooks(module: nn.Module, batch: torch.Tensor) -> list[torch.Tensor]:
+    """One backward pass for all samples; hooks keep what every layer saw and the gradient that it received."""
+    seen: dict[nn.Module, torch.Tensor] = {}
+    received: dict[nn.Module, torch.Tensor] = {}
+
+    def keep(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen[layer] = inputs[0].detach()
+        output.register_hook(partial(received.__setitem__, layer))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    module(batch).amax(1).sum().backward()
+    for handle in handles:
+        handle.remove()
+    gradients = (weight_gradient(layer, seen[layer], received[layer]) for layer in layers)
+    return [(g * layer.weight).flatten(1).norm(dim=1) for g, layer in zip(gradients, layers, strict=True)]
+
+
+def weight_gradient(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Per-sample, [N, *weight]."""
+    if isinstance(layer, nn.Linear):
+        return torch.einsum("n...i,n...o->noi", x, d)
+    columns = torch.nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    split = columns.reshape(len(x), layer.groups, -1, columns.shape[-1])
+    product = torch.einsum("ngkp,ngop->ngok", split, d.reshape(len(x), layer.groups, -1, columns.shape[-1]))
+    return product.reshape(len(x), *layer.weight.shape)
+
+
+def in_slices(session: Session, size: int) -> Callable[[np.ndarray], object]:
+    return lambda inputs: [session(inputs[start : start + size]) for start in range(0, len(inputs), size)]
 
 
 def race(calls: dict[str, Call], rounds: int) -> dict[str, np.ndarray]:
@@ -109,7 +145,13 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     network = forward_of(module, shape)
     plain = len(ir.to_proto(network.model).SerializeToString())
     values, seconds = variants(network)
-    sessions = {kind: Session(network.model, outputs, threads=1) for kind, outputs in values.items()}
+    sessions = {
+        kind: in_slices(
+            Session(network.model, outputs, threads=1),
+            10**6 if options.whole else micro_batch(with_outputs(network.model, outputs)),
+        )
+        for kind, outputs in values.items()
+    }
     grown = {
         kind: len(ir.to_proto(with_outputs(network.model, v)).SerializeToString()) / plain for kind, v in values.items()
     }
@@ -135,10 +177,11 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", nargs="*", default=["cifar_resnet20", "mobilenet_v2", "vit"])
+    parser.add_argument("--network", nargs="*", default=["cifar_resnet20", *SIZED])
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--out")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -31,4 +31,5 @@ def _is_per_sample(value: ir.Value, batch: object) -> bool:
 
 def _bytes(value: ir.Value) -> int:
     """Of one sample."""
-    return max(prod(dims(value)[1:]) * (value.dtype.itemsize if value.dtype else 4), 1)
+    width = value.dtype.itemsize if value.dtype else 4
+    return max(int(prod(dims(value)[1:]) * width), 1)
