@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsense.autodiff.differentiate import ancestors, is_float
@@ -82,11 +83,18 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
 
 
 def _disturbed(scored: Scored, inputs: Array, seed: int) -> Array:
-    """The scores again, with the weights of the network moved by about a rounding error."""
+    """The scores again, with the weights of the network moved by about a rounding error.
+
+    Single numbers stay: a moved limit of a ReLU6 is no longer the one that the gradient knows.
+    """
     inside = [value for node in ancestors(scored.network.output) for value in node.inputs if value is not None]
-    names = {str(value.name) for value in inside if value.is_initializer() and is_float(value)}
+    names = {str(value.name) for value in inside if _is_weight(value)}
     evaluate = Double(scored.network.model, [scored.score], disturbed=names, seed=seed)
     return np.concatenate(_one_by_one(lambda batch: evaluate(batch)[0], inputs))
+
+
+def _is_weight(value: ir.Value) -> bool:
+    return value.is_initializer() and is_float(value) and value.const_value is not None and value.const_value.size > 1
 
 
 def _single(scored: Scored, inputs: Array, tolerance: float, why: str) -> Parity:
