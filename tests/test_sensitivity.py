@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.recording import per_sample
-from sparsense.sensitivity import RecordInfo, SensitivityRecord, record_sensitivities
+from sparsense.sensitivity import RecordInfo, SensitivityRecord, pooled, record_sensitivities
 
 
 class Shared(nn.Module):
@@ -321,3 +321,20 @@ def test_computed_weights_are_refused():
     masked = prune.random_unstructured(nn.Linear(3, 2), "weight", 0.5)
     with pytest.raises(UnsupportedLayerError, match=r"layer '0' .*torch.nn.utils.prune.remove"):
         record_sensitivities(nn.Sequential(masked), torch.zeros(2, 3))
+
+
+def test_records_of_parts_pool_to_the_record_of_all_samples():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    inputs, labels = torch.randn(10, 4), torch.arange(10) % 3
+    for loss in ("cross_entropy", "raw_logit"):
+        whole = record_sensitivities(module, inputs, labels, loss=loss)
+        parts = [record_sensitivities(module, inputs[s], labels[s], loss=loss) for s in (slice(3), slice(3, 10))]
+        found = pooled(*parts)
+        assert (found.info.samples, found.info.loss) == (10, loss)
+        assert found.info.mean_loss == pytest.approx(whole.info.mean_loss)
+        for mine, theirs in ((found.moments, whole.moments), (found.gates, whole.gates)):
+            for name, entries in theirs.items():
+                for key, array in entries.items():
+                    np.testing.assert_allclose(mine[name][key], array, rtol=1e-6, atol=1e-9, err_msg=f"{name} {key}")
+    with pytest.raises(InputError, match="only when they are of the same network and loss"):
+        pooled(whole, record_sensitivities(module, inputs, labels))

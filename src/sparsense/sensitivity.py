@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -119,6 +120,30 @@ class SensitivityRecord:
                              f"{FORMAT!r} written by SensitivityRecord.save; {error}") from error  # fmt: skip
 
 
+def pooled(one: SensitivityRecord, other: SensitivityRecord) -> SensitivityRecord:
+    """The record of all samples of two records: every moment is a mean over samples, so means are weighted by them.
+
+    Args:
+        one: A record.
+        other: Of the same network and loss and with the same moments, of other samples. The hash of the data is that
+            of the pair of hashes; set it anew where the samples are at hand.
+
+    Raises:
+        InputError: The records are of different networks or losses.
+    """
+    left, right = one.info, other.info
+    if (left.network_sha256, left.loss) != (right.network_sha256, right.loss):
+        raise InputError("records can be pooled only when they are of the same network and loss; these are of "
+                         f"{left.network_sha256[:12]}... ({left.loss}) and {right.network_sha256[:12]}... "
+                         f"({right.loss})")  # fmt: skip
+    samples = left.samples + right.samples
+    shares = left.samples / samples, right.samples / samples
+    data = hashlib.sha256(f"{left.data_sha256} {right.data_sha256}".encode()).hexdigest()
+    loss = shares[0] * left.mean_loss + shares[1] * right.mean_loss
+    info = RecordInfo(left.loss, loss, samples, left.network_sha256, data)
+    return SensitivityRecord(_pooled(one.moments, other.moments, shares), _pooled(one.gates, other.gates, shares), info)
+
+
 def record_sensitivities(
     module: nn.Module,
     inputs: Tensor | NDArray[Any],
@@ -137,6 +162,13 @@ def record_sensitivities(
         module, inputs, labels, loss=loss, batch_size=batch_size, progress=progress
     )
     return record
+
+
+def _pooled(left: Moments, right: Moments, shares: tuple[float, float]) -> Moments:
+    return {
+        name: {key: shares[0] * array + shares[1] * right[name][key] for key, array in entries.items()}
+        for name, entries in left.items()
+    }
 
 
 def _frozen(table: Moments) -> Moments:

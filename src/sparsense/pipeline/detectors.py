@@ -7,10 +7,23 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from sparsense.benchmark.card import Explanation
+from sparsense.benchmark.explanation_file import Drawn
 from sparsense.benchmark.metrics import Array
 from sparsense.calibrate import Calibration
-from sparsense.detector import Progress, Scored, calibrated, fit_head, parity_inputs
+from sparsense.class_calibration import ClassCalibration
+from sparsense.detector import (
+    HeldOut,
+    Progress,
+    Scored,
+    calibrated,
+    check_explanation,
+    explained,
+    fit_head,
+    parity_inputs,
+)
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
 from sparsense.graph.run import with_outputs
 from sparsense.heads import HEADS
@@ -18,6 +31,7 @@ from sparsense.networks.network import Network
 from sparsense.oracles import oracle_parity
 from sparsense.parity import Parity, compare, require
 from sparsense.pipeline.data import RunData
+from sparsense.pipeline.examples import explain_examples
 from sparsense.recipe.schema import HeadSection, Recipe
 from sparsense.to_onnx import export_forward
 
@@ -37,6 +51,8 @@ class Attached:
         parity: The oracle's scores.
         rows: How the graph's scores compare with them, per batch size.
         scores: Data set -> scores, for `test` and every anomalous set.
+        flags: The same sets -> what the detector decides.
+        explanation: What the report shows of its explanations, and the arrays behind it.
     """
 
     head: str
@@ -46,6 +62,8 @@ class Attached:
     parity: Parity
     rows: list[dict[str, Any]]
     scores: dict[str, Array]
+    flags: dict[str, NDArray[np.bool_]]
+    explanation: tuple[Explanation, Drawn] | None = None
 
     @property
     def content(self) -> bytes:
@@ -110,15 +128,18 @@ def _attach(
     scored: Scored, section: HeadSection, recipe: Recipe, data: RunData, parity: Parity, variant: Variant
 ) -> Attached:
     preprocessing = variant.network.preprocessing
-    held_out = scored.scores(preprocessing.arrange(data.calibration.inputs))
-    model, calibration = calibrated(scored, held_out, recipe.calibrate.false_alarm_rate)
+    scored, about = _explained(scored, parity.inputs) if section.explain else (scored, {})
+    held_out = scored.judge(preprocessing.arrange(data.calibration.inputs))
+    asked = recipe.calibrate
+    model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
     session = Session(model, threads=1)
     rows = compare(lambda inputs: session(inputs)[0], parity)
     require(rows, what=f"the {variant.name} detector with head {section.name!r}", oracle=parity.oracle)
     sets = {"test": data.test, **data.anomalies}
-    scores = {
-        name: np.asarray(scored.scores(preprocessing.arrange(part.inputs)), np.float64) for name, part in sets.items()
-    }
+    judged = {name: scored.judge(preprocessing.arrange(part.inputs)) for name, part in sets.items()}
+    scores = {name: np.asarray(found.scores, np.float64) for name, found in judged.items()}
+    flags = {name: decisions(calibration, found) for name, found in judged.items()}
+    drawn = explain_examples(scored, sets, scores, preprocessing) if section.explain else None
     card = {
         "head": section.name,
         "options": section.options,
@@ -126,5 +147,23 @@ def _attach(
         "task": variant.network.task,
         "preprocessing": preprocessing.to_dict(),
         "calibration": calibration.to_dict(),
+        **({"explanation": about} if about else {}),
     }
-    return Attached(section.name, card, model, calibration, parity, rows, scores)
+    shown = None
+    if drawn is not None:
+        shown = Explanation(variant=variant.name, head=section.name, examples=drawn[0], **about), drawn[1]
+    return Attached(section.name, card, model, calibration, parity, rows, scores, flags, shown)
+
+
+def _explained(scored: Scored, inputs: Array) -> tuple[Scored, dict[str, Any]]:
+    """With explanations that were checked, and what the card says about them."""
+    scored, about = explained(scored)
+    return scored, {**about, "error": check_explanation(scored, inputs)}
+
+
+def decisions(calibration: Calibration, judged: HeldOut) -> NDArray[np.bool_]:
+    """What the closed graph decides: above the threshold (where each class has one: of the predicted class), or NaN."""
+    threshold = np.asarray(calibration.threshold, np.float32)
+    if isinstance(calibration, ClassCalibration) and judged.classes is not None:
+        threshold = calibration.thresholds.astype(np.float32)[judged.classes]
+    return np.asarray(~(judged.scores <= threshold))

@@ -92,8 +92,8 @@ def detector_row(variant: VariantName, attached: Attached, file: str) -> Detecto
 
 def calibration_row(variant: VariantName, attached: Attached) -> CalibrationRow:
     """What was asked, and what the test set says came of it."""
-    found, test = attached.calibration, attached.scores["test"]
-    alarms = int((test > found.threshold).sum())
+    found, test = attached.calibration, attached.flags["test"]
+    alarms = int(test.sum())
     return CalibrationRow(
         variant=variant,
         head=attached.head,
@@ -133,7 +133,7 @@ def result_rows(variants: Sequence[Variant], *, seed: int) -> list[ResultRow]:
 def _result(variant: VariantName, attached: Attached, name: str, twin: Attached | None, seed: int) -> ResultRow:
     pair = _pair(attached, name)
     found = estimate(*pair, metrics=("auroc", "fpr95", "aupr_in", "aupr_out"), seed=seed)
-    caught = int((attached.scores[name] > attached.calibration.threshold).sum())
+    caught = int(attached.flags[name].sum())
     change: dict[str, Any] = {}
     if variant == "pruned" and twin is not None:
         before = _pair(twin, name)

@@ -48,7 +48,7 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
     _require_prune(recipe)
     with staged_folder(output) as folder, opened(recipe, output, data_root) as (network, data, state):
         accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
-        record = kept_record(network, recipe, data.train, progress)
+        record = kept_record(network, recipe, data.train, progress, state)
         pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
         assert pruned is not None
         record.save(folder / "sensitivities.safetensors")
@@ -82,7 +82,7 @@ def analyse_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None
         staged_folder(output, mark="analysis.json") as folder,
         opened(recipe, output, data_root) as (network, data, state),
     ):
-        record = kept_record(network, recipe, data.train, progress)
+        record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
         analysis = analysed(Job(recipe, network, data.train, data.outliers, scorer, state, progress))
         analysis.save(folder / "analysis.json")

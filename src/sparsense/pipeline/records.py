@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from sparsense.data.dataset import shuffled
 from sparsense.detector import Progress
 from sparsense.errors import InputError
 from sparsense.networks.network import Network
+from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
 from sparsense.recording.batches import Samples
 from sparsense.recording.layers import layouts, network_sha256, prunable_weights
 from sparsense.recording.passes import Source, record_for
-from sparsense.sensitivity import SensitivityRecord, record_sensitivities
+from sparsense.sensitivity import SensitivityRecord, pooled, record_sensitivities
 
 LEAST_HELD_OUT = 20
+PARTS = 10
+"""A pass over samples is kept after each of so many parts."""
 
 
 def network_inputs(network: Network, data: Dataset) -> torch.Tensor:
@@ -51,20 +55,32 @@ def held_out_samples(recipe: Recipe, data: Dataset) -> Dataset:
     return data.subset(np.sort(rest))
 
 
-def record_of(network: Network, recipe: Recipe, data: Dataset, progress: Progress, what: str) -> SensitivityRecord:
-    """One pass over the recorded samples, whatever is kept."""
-    sample = recorded_samples(recipe, data)
-    return record_sensitivities(
-        network.module,
-        network_inputs(network, sample),
-        sample.labels,
-        loss=recipe.sensitivity.loss,
-        batch_size=recipe.sensitivity.batch_size,
-        progress=lambda done, of: progress(what, done, of),
-    )
+def record_of(
+    network: Network, recipe: Recipe, data: Dataset, progress: Progress, what: str, *, state: State | None = None
+) -> SensitivityRecord:
+    """One pass over the recorded samples, in parts; with a state, parts that are finished are not repeated."""
+    sample, section = recorded_samples(recipe, data), recipe.sensitivity
+    inputs, batch = network_inputs(network, sample), section.batch_size
+    part = batch * math.ceil(len(inputs) / batch / PARTS)
+    file = None if state is None else state.begin() / f"{what}.safetensors"
+    record = SensitivityRecord.load(file) if file is not None and file.is_file() else None
+    for start in range(0 if record is None else record.info.samples, len(inputs), part):
+        labels = None if sample.labels is None else sample.labels[start : start + part]
+        found = record_sensitivities(
+            network.module, inputs[start : start + part], labels, loss=section.loss, batch_size=batch
+        )
+        record = found if record is None else pooled(record, found)
+        if file is not None:
+            record.save(file)
+        progress(what, record.info.samples, len(inputs))
+    assert record is not None
+    info = replace(record.info, data_sha256=Samples(inputs, sample.labels).sha256())
+    return SensitivityRecord(record.moments, record.gates, info)
 
 
-def kept_record(network: Network, recipe: Recipe, data: Dataset, progress: Progress) -> SensitivityRecord:
+def kept_record(
+    network: Network, recipe: Recipe, data: Dataset, progress: Progress, state: State | None = None
+) -> SensitivityRecord:
     """The record of the dense network: read from `sensitivity.record` when it is there, else made (and kept there).
 
     Raises:
@@ -76,7 +92,7 @@ def kept_record(network: Network, recipe: Recipe, data: Dataset, progress: Progr
         check_record(record, network, recipe, data, file)
         progress("reading sensitivities", len(data), len(data))
         return record
-    record = record_of(network, recipe, data, progress, "recording sensitivities")
+    record = record_of(network, recipe, data, progress, "recording sensitivities", state=state)
     if file is not None:
         record.save(file)
     return record
@@ -94,8 +110,8 @@ def check_record(record: SensitivityRecord, network: Network, recipe: Recipe, da
     for what, (found, expected) in facts.items():
         if found != expected:
             raise InputError(
-                f"using the sensitivities of {file}: they were recorded with another {what} ({found[:12]} instead of "
-                f"{expected[:12]}); remove the file to record anew, or name another with sensitivity.record"
+                f"using the sensitivities of {file}: they were recorded with another {what} ({found[:16]} instead of "
+                f"{expected[:16]}); remove the file to record anew, or name another with sensitivity.record"
             )
 
 

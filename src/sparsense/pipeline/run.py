@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sparsense.benchmark.card import AccuracyRow, Card, Detector, Networks, RecipeText
+from sparsense.benchmark.explanation_file import Drawn, Key, write_explanations
 from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.report import write_report
 from sparsense.benchmark.score_file import ScoreKey, write_scores
@@ -62,7 +63,7 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
         with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
             accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
-            record = kept_record(network, recipe, data.train, progress)
+            record = kept_record(network, recipe, data.train, progress, state)
             pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
             record.save(folder / "sensitivities.safetensors")
             save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
@@ -163,6 +164,7 @@ def make_card(
         calibration=[calibration_row(variant.name, d) for variant in variants for d in variant.detectors],
         parity=[parity_row(variant.name, d) for variant in variants for d in variant.detectors],
         results=result_rows(variants, seed=recipe.seed),
+        explanations=[d.explanation[0] for v in variants for d in v.detectors if d.explanation is not None],
         notes=[] if pruned is None else pruned.notes,
         latency=[]
         if recipe.benchmark is None
@@ -200,5 +202,8 @@ def _write(card: Card, variants: Sequence[Variant], folder: Path) -> None:
         for name, values in d.scores.items()
     }
     write_scores(folder / "scores.npz", scores)
+    drawn: dict[Key, Drawn] = {key: found.explanation[1] for key, found in attached.items() if found.explanation}
+    if drawn:
+        write_explanations(folder / "explanations.npz", drawn)
     card.save(folder / "card.json")
     write_report(folder)

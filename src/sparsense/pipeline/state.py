@@ -74,12 +74,13 @@ class State:
             over = until is not None and until.update(training.module)
             save_training(training, file, over=over, **({} if until is None else until.state()))
 
-    def begin(self) -> None:
-        """Make the folder, if it is not there."""
+    def begin(self) -> Path:
+        """The folder, made if it is not there."""
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             with atomic_write(self.folder / KEY) as temporary:
                 temporary.write_text(self.key)
+        return self.folder
 
 
 @contextmanager

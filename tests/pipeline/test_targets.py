@@ -1,0 +1,379 @@
+"""What a recipe asks of pruning is what comes out: targets, scopes, patterns, steps, learnt masks."""
+
+from __future__ import annotations
+
+import jobs
+import pytest
+import torch
+
+from sparsense.benchmark.latency import Latency
+from sparsense.errors import InputError, RecipeError
+from sparsense.networks.checkpoint import save_network
+from sparsense.pipeline.amount import amount_for_time
+from sparsense.pipeline.run import open_network
+from sparsense.pruning.cost import measure_cost
+from sparsense.pruning.mask import Mask
+from sparsense.pruning.patterns import follows_n_of_m
+from sparsense.recipe.prune import PruneSection
+from sparsense.recording.layers import layouts, prunable_layers, prunable_weights
+from sparsense.training.objectives import OBJECTIVES
+
+
+def dense():
+    asked = jobs.recipe({})
+    return open_network(asked.network, None, asked.export.layout)
+
+
+def cost(network):
+    return measure_cost(network.module, torch.zeros(1, *network.input_shape))
+
+
+def widths(result):
+    return {name: len(weight) for name, weight in prunable_weights(result.network.module).items()}
+
+
+WEIGHTS = {"prune.structure": "weight"}
+
+
+# How much
+
+
+@pytest.mark.parametrize("measure", ["parameters", "multiply_adds"])
+def test_channels_go_until_the_asked_share_of_a_measure_is_gone(measure):
+    result = jobs.pruned({"prune.sparsity": 0.4, "prune.measure": measure})
+    before, after = getattr(cost(dense()), measure), getattr(cost(result.network), measure)
+    assert 0.4 <= 1 - after / before < 0.45
+    assert result.row.reached[measure] == pytest.approx(1 - after / before)
+    assert result.row.target == f"40% of the {measure.replace('_', '-')}"
+
+
+@pytest.mark.parametrize("structure", ["channel", "weight"])
+def test_files_become_as_small_as_asked(structure, tmp_path):
+    changes = {"prune.structure": structure, "prune.at_most": 150_000, "prune.measure": "bytes"}
+    result = jobs.pruned(changes)
+    size = save_network(result.network, tmp_path).stat().st_size
+    assert 135_000 < size < 157_000  # with names and shapes
+    assert result.row.target == "at most 150,000 bytes"
+
+
+@pytest.mark.parametrize("measure", ["parameters", "multiply_adds"])
+def test_weights_go_until_the_asked_share_of_a_measure_is_gone(measure):
+    result = jobs.pruned({**WEIGHTS, "prune.sparsity": 0.5, "prune.measure": measure})
+    module, found = result.network.module, cost(result.network)
+    if measure == "parameters":
+        gone = sum(int((weight == 0).sum()) for weight in prunable_weights(module).values()) / found.parameters
+    else:
+        gone = sum(
+            found.by_layer[name.removesuffix(".weight")] * float((weight == 0).double().mean())
+            for name, weight in prunable_weights(module).items()
+        )
+        gone /= found.multiply_adds
+    assert gone == pytest.approx(0.5, abs=2e-3)
+    assert result.row.reached[measure] == pytest.approx(gone, abs=1e-6)
+
+
+def test_what_cannot_be_that_small_is_refused():
+    with pytest.raises(InputError, match=r"no mask takes away 0\.990 of the asked measure"):
+        jobs.pruned({**WEIGHTS, "prune.sparsity": 0.99, "prune.measure": "bytes"})
+
+
+def fake(ratio):
+    return Latency(ratio * 2, (1.0, 2.0), 3.0, ratio, (ratio, ratio), "faster", 6, 1)
+
+
+def test_the_smallest_share_that_is_fast_enough_is_found():
+    section = PruneSection(speedup=2.0)
+    found = amount_for_time(section, lambda share: fake(1 - share) if share < 0.9 else None)
+    assert 0.5 <= found <= 0.5 + 1 / 64
+    both = PruneSection(speedup=2.0, milliseconds=0.6)  # 0.6 ms of 2 ms is the stricter one
+    assert 0.7 <= amount_for_time(both, lambda share: fake(1 - share) if share < 0.9 else None) <= 0.7 + 1 / 64
+
+
+def test_a_time_out_of_reach_says_how_fast_it_got():
+    with pytest.raises(InputError, match=r"to 4 times as fast as dense: the fastest cut took .* ms, 1.\d+ times"):
+        amount_for_time(PruneSection(speedup=4.0), lambda share: fake(1 - share) if share < 0.4 else None)
+
+
+def test_a_speedup_is_searched_by_measuring_and_reported(monkeypatch):
+    """The stopwatch is a count of multiply-adds, so the test does not depend on the machine."""
+    whole, asked = cost(dense()).multiply_adds, []
+
+    def timed(_self, module):
+        asked.append(module)
+        return fake(measure_cost(module, torch.zeros(1, 1, 16, 16)).multiply_adds / whole)
+
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.against_dense", timed)
+    result = jobs.pruned({"prune.speedup": 3.0})
+    assert 3.0 <= whole / cost(result.network).multiply_adds < 4.5
+    assert result.row.reached["speedup"] == pytest.approx(whole / cost(result.network).multiply_adds)
+    assert result.row.target == "3 times as fast as dense"
+    assert all(width % 8 == 0 for name, width in widths(result).items() if name != "fc.weight")
+    assert len(asked) > 3
+
+
+def test_the_stopwatch_measures_in_onnx_runtime():
+    with jobs.job({}) as job:
+        from sparsense.pipeline.timing import Stopwatch
+
+        watch = Stopwatch(job.dense, job.recipe.benchmark)
+        same = watch.against_dense(job.dense.module)
+        assert same.median_ms > 0
+        assert watch.against_dense(job.dense.module) is same  # known widths are not measured again
+
+
+@pytest.mark.parametrize("best", ["kept", "padded", "rounded down"])
+def test_widths_are_aligned_as_measured_and_it_is_told(monkeypatch, best):
+    def times(_self, modules):
+        return {name: 1.0 if name == best else 2.0 for name in modules}
+
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", times)
+    result = jobs.pruned({"prune.sparsity": 0.4, "prune.align": "measure"})
+    multiples = {width % 8 for name, width in widths(result).items() if name != "fc.weight"}
+    assert (multiples == {0}) == (best != "kept")
+    assert f"Widths: {best} measured fastest in ONNX Runtime at batch 1 (kept " in result.notes[0]
+
+
+# From where
+
+
+def test_ratios_by_pattern():
+    result = jobs.pruned({**WEIGHTS, "prune.ratios": {"stages.0.*": 0.25, "stages.2.conv1": 0.75}})
+    found = jobs.zeros(result)
+    assert found["stages.0.conv1.weight"] == found["stages.0.conv2.weight"] == 0.25
+    assert found["stages.2.conv1.weight"] == 0.75
+    assert found["stages.1.conv1.weight"] == 0
+    smaller = jobs.pruned({"prune.ratios": {"stages.2.conv1": 0.75}})
+    assert widths(smaller) == {**widths(jobs.pruned({"prune.sparsity": 0.0})), "stages.2.conv1.weight": 16}
+
+
+@pytest.mark.parametrize("structure", ["channel", "weight"])
+def test_every_submodule_loses_the_same_share(structure):
+    result = jobs.pruned({"prune.structure": structure, "prune.scope": "block", "prune.sparsity": 0.5})
+    if structure == "weight":
+        weights = prunable_weights(result.network.module)
+        for stage in ("stages.0", "stages.1", "stages.2"):
+            own = [weight.flatten() for name, weight in weights.items() if name.startswith(f"{stage}.conv")]
+            assert float((torch.cat(own) == 0).double().mean()) == pytest.approx(0.5, abs=1e-3)
+    assert result.row.scope == "block"
+
+
+@pytest.mark.parametrize("structure", ["channel", "weight"])
+def test_ratios_follow_a_sensitivity_analysis(structure, tmp_path):
+    changes = {
+        "prune.structure": structure, "prune.scope": "sensitivity", "prune.sparsity": 0.3,
+        "sensitivity.analysis": str(tmp_path / "a.json"),
+    }  # fmt: skip
+    result = jobs.pruned(changes)
+    reached = result.row.reached["sparsity" if structure == "weight" else "channels"]
+    assert 0.3 <= reached < 0.35
+    written = (tmp_path / "a.json").stat().st_mtime_ns
+    assert jobs.same(jobs.pruned(changes), result)
+    assert (tmp_path / "a.json").stat().st_mtime_ns == written
+
+
+def test_an_analysis_of_something_else_is_refused(tmp_path):
+    kept = {"prune.scope": "sensitivity", "prune.sparsity": 0.1, "sensitivity.analysis": str(tmp_path / "a.json")}
+    jobs.pruned({**kept, "prune.ignore": ["conv1", "stages.0*", "stages.1*"]})
+    with pytest.raises(InputError, match=r"a.json: it is of another criterion \(magnitude instead of random\); remove"):
+        jobs.pruned({**kept, "prune.criterion": "random"})
+    with pytest.raises(InputError, match="it is of another data"):
+        jobs.pruned({**kept, "seed": 3})
+
+
+def test_floors_and_ignored_types_hold():
+    result = jobs.pruned({"prune.sparsity": 0.3, "prune.floor": 0.6})
+    before = widths(jobs.pruned({"prune.sparsity": 0.0}))
+    assert all(width >= 0.6 * before[name] for name, width in widths(result).items())
+    stepped = jobs.pruned(
+        {"prune.sparsity": 0.3, "prune.floor": 0.6, "prune.schedule": {"name": "linear", "epochs": 0}}
+    )
+    assert all(width >= 0.6 * before[name] for name, width in widths(stepped).items())
+    with pytest.raises(InputError, match="no channel of the network can be removed"):
+        jobs.pruned({"prune.ignore": ["Conv2d"]})
+
+
+# In which shape
+
+
+def test_patterns_of_weights():
+    ignored = ["conv1"]  # one input channel cannot be cut into runs of four
+    result = jobs.pruned({**WEIGHTS, "prune.pattern": "2:4", "prune.ignore": ignored})
+    module = result.network.module
+    kept = {
+        name: weight != 0
+        for name, weight in prunable_weights(module).items()
+        if name not in ("conv1.weight", "fc.weight")
+    }
+    assert follows_n_of_m(Mask(kept), n=2, m=4, layouts=layouts(module))
+    assert sum(int(keep.sum()) for keep in kept.values()) == sum(keep.numel() for keep in kept.values()) / 2
+    with pytest.raises(InputError, match=r"'conv1\.weight' has 1; ignore this layer"):
+        jobs.pruned({**WEIGHTS, "prune.pattern": "2:4"})
+    blocks = jobs.pruned({**WEIGHTS, "prune.pattern": "4x4", "prune.sparsity": 0.5})
+    assert 0.49 < blocks.row.reached["sparsity"] <= 0.5
+    assert blocks.row.target == "50% of the weights, in blocks of 4x4"
+
+
+# In which steps
+
+
+@pytest.mark.parametrize(
+    ("structure", "schedule"),
+    [("channel", "iterative"), *(("weight", name) for name in ("linear", "iterative", "cubic", "cosine", "crop_it"))],
+)
+def test_every_schedule_ends_at_the_target(schedule, structure):
+    result = jobs.pruned(
+        {
+            "prune.structure": structure, "prune.sparsity": 0.6,
+            "prune.schedule": {"name": schedule, "steps": 3, "epochs": 0},
+        }
+    )  # fmt: skip
+    reached = result.row.reached["sparsity" if structure == "weight" else "channels"]
+    assert 0.6 - 1e-4 <= reached < 0.65
+    assert result.row.target.endswith(f"in 3 steps ({schedule})")
+
+
+def test_masks_survive_training_between_the_steps_and_the_fine_tuning():
+    result = jobs.pruned(
+        {**WEIGHTS, **jobs.FINE_TUNING, "prune.sparsity": 0.8, "prune.schedule": {"name": "cubic", "steps": 2}}
+    )
+    weights = [weight for name, weight in prunable_weights(result.network.module).items() if name != "fc.weight"]
+    share = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+    assert share == pytest.approx(0.8, abs=1e-3)
+    assert any(not torch.equal(weight, prunable_weights(dense().module)["conv1.weight"]) for weight in weights)
+
+
+@pytest.mark.parametrize("structure", ["channel", "weight"])
+def test_rewound_weights_are_those_of_the_beginning(structure):
+    changes = {
+        **jobs.FINE_TUNING, "prune.structure": structure, "prune.sparsity": 0.5,
+        "prune.schedule": {"name": "linear", "steps": 2, "rewind": True, "dense_epochs": 1},
+    }  # fmt: skip
+    from sparsense.pipeline.steps import journey
+
+    with jobs.job(changes) as job:
+        found = journey(job, 0.5, None).now
+    before = {name: set(weight.flatten().tolist()) for name, weight in prunable_weights(dense().module).items()}
+    for name, weight in prunable_weights(found.network.module).items():
+        kept = weight[found.mask.keep[name]] if name in found.mask.keep else weight
+        assert set(kept.flatten().tolist()) <= before[name], name
+    assert found.reached == pytest.approx(0.5, abs=0.03)
+
+
+def test_early_crop_waits_for_the_weights_to_slow_down():
+    told = []
+    changes = {
+        "network.weights": None, "finetune": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-5},
+        "prune.structure": "weight", "prune.criterion": "crop", "prune.sparsity": 0.6, "sensitivity.samples": 20,
+        "prune.schedule": {"name": "early_crop", "dense_epochs": 9, "steps": 2, "epochs": 0},
+    }  # fmt: skip
+    jobs.pruned(changes, progress=lambda what, done, of: told.append((what, done, of)))
+    epochs = [done / (of / 9) for what, done, of in told if what == "training the dense network"]
+    assert 3 <= max(epochs) < 9  # it needs three epochs to see two distances; such a learning rate slows down at once
+
+
+# Learnt masks
+
+
+@pytest.mark.parametrize(
+    ("init", "objective"),
+    [
+        ("hydra", "cross_entropy"),
+        ("hydra", "adversarial"),
+        ("edge_popup", "outlier_exposure"),
+        ("edge_popup", "noise"),
+    ],
+)
+def test_subnetworks_keep_the_weights_they_had(init, objective):
+    changes = {
+        **WEIGHTS, "prune.sparsity": 0.5, "batch_norm": None,
+        "prune.search": {"init": init, "epochs": 1, "batch_size": 40, "objective": objective},
+        "data.outliers": {"source": "noisy_digits", "limit": 30},
+    }  # fmt: skip
+    result = jobs.pruned(changes)
+    before = prunable_weights(dense().module)
+    for name, weight in prunable_weights(result.network.module).items():
+        assert torch.equal(weight[weight != 0], before[name][weight != 0])
+    assert result.row.reached["sparsity"] == pytest.approx(0.5, abs=1e-4)
+    assert result.row.criterion == init
+
+
+def test_a_search_moves_the_mask():
+    search = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05}
+    start = jobs.pruned({**WEIGHTS, "prune.search": {**search, "epochs": 1, "learning_rate": 1e-9}})
+    end = jobs.pruned({**WEIGHTS, "prune.search": search})
+    assert not jobs.same(start, end)
+
+
+# Objectives and scores
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"reconstruction"}))
+def test_every_objective_for_classifiers_can_fine_tune(name):
+    changes = {
+        "finetune": {"epochs": 1, "batch_size": 80, "objective": name},
+        "data.outliers": {"source": "noisy_digits", "limit": 30},
+    }
+    result = jobs.pruned(changes)
+    assert all(torch.isfinite(parameter).all() for parameter in result.network.module.parameters())
+
+
+def test_distillation_learns_from_the_dense_network():
+    changes = {"finetune": {"epochs": 2, "objective": {"name": "distillation", "options": {"weight": 1.0}}}}
+    result, plain = jobs.pruned(changes), jobs.pruned({})
+    x = torch.randn(16, 1, 16, 16)
+    teacher = dense().module(x).softmax(1).detach()
+
+    @torch.no_grad()
+    def distance(found):
+        return float((found.network.module(x).softmax(1) - teacher).square().sum())
+
+    assert distance(result) < distance(plain)
+
+
+@pytest.mark.parametrize("criterion", ["score_fisher", "gate_score_fisher"])
+@pytest.mark.parametrize("score", ["energy", "max_softmax"])
+def test_criteria_judge_by_a_detection_score(criterion, score):
+    from sparsense.recording.losses import LOSSES
+
+    with jobs.job({"prune.criterion": criterion, "sensitivity.loss": score, "sensitivity.samples": 12}) as job:
+        found = job.scorer.saliency(job.dense)
+        sample = job.data.subset(12, seed=0)
+        inputs = torch.from_numpy(job.dense.preprocessing.apply(sample.inputs))
+        module, name = job.dense.module, "stages.1.conv1.weight"
+        weight = prunable_layers(module)[name].weight
+        expected = torch.zeros_like(weight, dtype=torch.float64)
+        for x in inputs:
+            (slope,) = torch.autograd.grad(LOSSES[score](module(x[None]), x[None], None).sum(), weight)
+            product = (weight * slope).double().detach()
+            if criterion == "score_fisher":
+                expected += product.square() / len(inputs)
+            else:  # no bias: a gate's sensitivity is the sum of its weights'
+                expected += product.flatten(1).sum(1).square()[:, None, None, None] / len(inputs) / weight[0].numel()
+        torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
+
+
+def test_a_score_criterion_refuses_the_class_loss():
+    with pytest.raises(InputError, match="'score_fisher' needs a record of a detection score"):
+        jobs.pruned({"prune.criterion": "score_fisher"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"finetune": {"objective": "distilation"}},
+            r"finetune.objective.name: unknown .* Did you mean 'distillation'",
+        ),
+        ({"finetune": {"objective": {"name": "noise", "options": {"strenght": 2}}}}, "Did you mean 'strength'"),
+        ({"finetune": {"objective": "outlier_exposure"}}, r"learns from outliers: name them in data\.outliers"),
+        ({"train": {"objective": "distillation"}}, "so it is for finetune"),
+    ],
+)
+def test_unknown_objectives_are_refused_before_anything_runs(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        jobs.recipe(changes)
+
+
+def test_other_layouts_of_images_are_trained_alike():
+    one, other = (jobs.pruned({**jobs.FINE_TUNING, "export.layout": layout}) for layout in ("NHWC", "NCHW"))
+    assert jobs.same(one, other)
