@@ -59,7 +59,7 @@ def test_each_class_is_calibrated_by_itself() -> None:
     assert (found.rate, found.threshold, found.n) == (0.1, calibrate(scores, 0.1).threshold, 200)
     assert found.pooled == (False,) * 4
     row = found.to_dict()["classes"][2]
-    assert row["class"] == 2
+    assert row["label"] == 2
     assert row["n"] == (labels == 2).sum()
 
 

@@ -39,7 +39,7 @@ class ClassCalibration(Calibration):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for the card."""
         rows = [
-            {"class": label, "threshold": own.threshold, "n": own.n, "interval": own.interval, "pooled": pooled}
+            {"label": label, "threshold": own.threshold, "n": own.n, "interval": own.interval, "pooled": pooled}
             for label, (own, pooled) in enumerate(zip(self.classes, self.pooled, strict=True))
         ]
         whole = {"rate": self.rate, "threshold": self.threshold, "n": self.n, "interval": self.interval}

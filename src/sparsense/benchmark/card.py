@@ -108,6 +108,16 @@ class Detector(Row):
     sha256: Hash
 
 
+class ClassThreshold(Row):
+    """The threshold of one predicted class; `pooled`: that of all samples, as the class had too few."""
+
+    label: Count
+    threshold: float
+    n: Count
+    interval: Interval
+    pooled: bool
+
+
 class CalibrationRow(Row):
     """One threshold: what was asked, and what the test set says came of it.
 
@@ -118,6 +128,7 @@ class CalibrationRow(Row):
         realised: Share of the test set that was flagged.
         realised_n: Size of the test set.
         realised_interval: Wilson's 95 % interval of `realised`.
+        classes: Where each predicted class has a threshold of its own; `threshold` is that of all samples then.
     """
 
     variant: Variant
@@ -129,6 +140,7 @@ class CalibrationRow(Row):
     realised: Share
     realised_n: Count
     realised_interval: Interval
+    classes: list[ClassThreshold] | None = None
 
 
 class ParityRow(Row):
@@ -219,6 +231,34 @@ class Layer(Row):
     sensitivity_after: Annotated[float, Field(ge=0)] | None = None
 
 
+class Example(Row):
+    """One input that an explanation shows: its place in its set."""
+
+    dataset: str
+    index: Count
+    score: float
+
+
+class Explanation(Row):
+    """What a detector's scores are made of; the numbers are in `explanations.npz`.
+
+    Args:
+        kind: What the parts are: `layers`, `features`, `members`, `terms`; None where the score has none.
+        names: Of the parts.
+        map: What the map of an image shows, or why there is none.
+        error: Largest difference between the sum of the parts and the score, relative to their magnitudes.
+        examples: In the order of the arrays.
+    """
+
+    variant: Variant
+    head: str
+    kind: str | None = None
+    names: list[str] = []
+    map: str
+    error: float | None = None
+    examples: list[Example]
+
+
 class Card(Row):
     """One run. Lists may be empty and parts null where a run left a step out; the report then does, too."""
 
@@ -239,6 +279,7 @@ class Card(Row):
     parity: list[ParityRow]
     results: list[ResultRow]
     latency: list[LatencyRow] = []
+    explanations: list[Explanation] = []
     notes: list[str] = []
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ def panels(titles: list[str], **options: Any) -> Any:
 
 def finished(figure: Any, caption: str, description: str, *, height: int = 400) -> Figure:
     """The figure in the look of the report; colours of text and lines come from its style sheet."""
-    legend = any(trace.showlegend is not False for trace in figure.data)
+    legend = any(getattr(trace, "showlegend", False) is not False for trace in figure.data)  # images have none
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sparsense.benchmark import (
+    explanation_figures,
     network_figures,
     overview_table,
     record_tables,
@@ -13,11 +15,13 @@ from sparsense.benchmark import (
     score_figures,
 )
 from sparsense.benchmark.card import Card, load_card
+from sparsense.benchmark.explanation_file import Drawn, Key, read_explanations
 from sparsense.benchmark.figure import Figure
 from sparsense.benchmark.headline import headlines
 from sparsense.benchmark.score_figures import Scores
 from sparsense.benchmark.score_file import read_scores
 from sparsense.benchmark.table import cell
+from sparsense.errors import InputError
 from sparsense.extras import need
 from sparsense.files import atomic_write
 
@@ -41,15 +45,16 @@ def write_report(folder: str | Path) -> tuple[Path, Path]:
     """
     folder = Path(folder)
     card, scores = load_card(folder / "card.json"), read_scores(folder / "scores.npz")
+    drawn = read_explanations(folder / "explanations.npz")
     written = []
-    for name, text in (("report.html", html(card, scores)), ("report.md", markdown(card))):
+    for name, text in (("report.html", html(card, scores, drawn)), ("report.md", markdown(card))):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
         written.append(folder / name)
     return written[0], written[1]
 
 
-def html(card: Card, scores: Scores) -> str:
+def html(card: Card, scores: Scores, drawn: Mapping[Key, Drawn] | None = None) -> str:
     """The report as one self-contained page; plotly's JavaScript is inside, once."""
     templates = environment(autoescape=True)
     script = need("plotly.offline", doing="writing a report", extra="report").get_plotlyjs()
@@ -59,6 +64,7 @@ def html(card: Card, scores: Scores) -> str:
         speed=network_figures.speed_against_quality(card),
         layers=network_figures.layers(card),
         heads={head: _head_figures(card, scores, head) for head in heads},
+        explanations=_explanations(card, drawn or {}),
         css=verbatim("report.css"),
         javascript=verbatim("report.js"),
         plotly=need("markupsafe", doing="writing a report", extra="report").Markup(script),
@@ -91,6 +97,15 @@ def _content(card: Card) -> dict[str, Any]:
         "data": record_tables.data(card),
         "environment": record_tables.environment(card),
     }
+
+
+def _explanations(card: Card, drawn: Mapping[Key, Drawn]) -> dict[str, list[Figure]]:
+    """Detector -> its pictures."""
+    found = {f"{row.head}, {row.variant} network": row for row in card.explanations}
+    for row in found.values():
+        if (row.variant, row.head) not in drawn:
+            raise InputError(f"explanations.npz has no arrays {row.variant}/{row.head}, which the card speaks of")
+    return {name: explanation_figures.explanations(row, drawn[row.variant, row.head]) for name, row in found.items()}
 
 
 def _head_figures(card: Card, scores: Scores, head: str) -> list[Figure]:

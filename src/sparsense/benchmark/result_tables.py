@@ -51,7 +51,7 @@ def calibration(card: Card) -> Table:
                 numbers.points(row.rate),
                 numbers.integer(row.n),
                 numbers.interval(row.interval),
-                numbers.digits(row.threshold, 5),
+                "per class" if row.classes else numbers.digits(row.threshold, 5),
                 f"{numbers.points(row.realised)} {numbers.interval(row.realised_interval)}",
                 numbers.integer(row.realised_n),
             ]

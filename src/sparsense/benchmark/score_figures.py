@@ -26,13 +26,15 @@ def histograms(card: Card, scores: Scores, head: str) -> Figure:
     told = []
     for column, variant in enumerate(variants, start=1):
         named = _named_scores(card, scores, variant, head)
-        threshold = _calibration(card, variant, head).threshold
+        calibration = _calibration(card, variant, head)
+        threshold = calibration.threshold
         edges = _edges([*named.values(), np.array([threshold])])
         for index, (name, values) in enumerate(named.items()):
             figure.add_trace(_steps(plain(name), values, edges, index, legend=column == 1), row=1, col=column)
         figure.add_trace(_threshold_line(threshold, named, edges, legend=column == 1), row=1, col=column)
         rates = ", ".join(f"{numbers.percent(flagged(values, threshold))} of {name}" for name, values in named.items())
-        told.append(f"On the {variant} network the threshold {numbers.digits(threshold)} flags {rates}.")
+        which = "one threshold for all classes," if calibration.classes else "the threshold"
+        told.append(f"On the {variant} network {which} {numbers.digits(threshold)} flags {rates}.")
     figure.update_xaxes(title_text="score (higher = more anomalous)")
     figure.update_yaxes(title_text="share of the set, %", col=1)
     caption = (

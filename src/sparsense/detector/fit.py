@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.autodiff.shapes import dims
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
@@ -85,6 +86,7 @@ class _Feed:
     def __call__(self, network: ForwardGraph, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
         columns = [self.inputs]
         if any(value.name == "labels" for value in network.model.graph.inputs) and self.data.labels is not None:
+            check_labels(network, self.data)
             columns.append(self.data.labels)
         for index, batch in enumerate(self._batches(network, values, columns)):
             done = min((index + 1) * self.batch_size, len(self.data))
@@ -109,6 +111,23 @@ class _Feed:
             yield batch
 
 
+def check_labels(network: ForwardGraph, data: Dataset) -> None:
+    """Refuse labels that are none of the network's classes.
+
+    Raises:
+        InputError: Names the first of them.
+    """
+    classes = dims(network.output)[1] if network.task == "classifier" else None
+    if data.labels is None or not isinstance(classes, int):
+        return
+    wrong = np.flatnonzero((data.labels < 0) | (data.labels >= classes))
+    if wrong.size:
+        raise InputError(
+            f"fitting on {data.name!r}: expected labels from 0 to {classes - 1}, the network's classes; found "
+            f"{data.labels[wrong[0]]} at sample {wrong[0]} ({wrong.size} of {len(data)} labels are out of range)"
+        )
+
+
 def fit_head(
     network: ForwardGraph,
     head: Head,
@@ -131,7 +150,7 @@ def fit_head(
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
 
     Raises:
-        InputError: The head needs labels and the data has none, or is for another task.
+        InputError: The head needs labels and the data has none or wrong ones, or it is for another task.
     """
     if head.needs_labels and data.labels is None:
         raise InputError(
@@ -140,6 +159,8 @@ def fit_head(
         )
     if head.task not in (network.task, "any"):
         raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
+    if head.needs_labels:
+        check_labels(network, data)
     feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress, cache)
     head.prepare(network.copy(), feed)
     network = network.copy()

@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.shapes import dims
-from sparsense.errors import UnknownNameError
+from sparsense.errors import CalibrationError, UnknownNameError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.cauchy import cauchy
 from sparsense.heads.checks import at_least, one_of
+from sparsense.heads.classes import finite
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.evaluate import score_observations
 from sparsense.heads.halves import parts
@@ -80,7 +81,13 @@ class Fusion(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Score held-out parts, learn how surprising each score is, then fit the members on everything."""
-        rows = np.concatenate([np.asarray(batch, np.float32) for batch in observations])
+        rows = np.concatenate([finite(batch).astype(np.float32) for batch in observations])
+        if len(rows) < (needed := 2 * self.folds):
+            raise CalibrationError(
+                f"fitting head {self.name!r}: expected at least {needed} inputs, 2 in each of {self.folds} folds, "
+                f"found {len(rows)}",
+                needed=needed,
+            )
         part, ends = parts(rows, self.folds), np.cumsum([0, *self._widths])
         knots, slopes, scales = [], [], []
         for head, start, end in zip(self._heads, ends[:-1], ends[1:], strict=True):

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.heads.checks import one_of, within
 from sparsense.heads.classes import finite
@@ -43,6 +44,10 @@ class GradientProjection(FeatureHead):
         """Learn the subspace."""
         rows = (finite(batch) for batch in observations)
         values, vectors = np.linalg.eigh(sum((batch.T @ batch for batch in rows), start=np.zeros(())))
+        if not values[-1] > 0:
+            raise CalibrationError(
+                f"fitting head {self.name!r}: expected features that are not all 0, found only zeros"
+            )
         carried = np.cumsum(values[::-1]) / values.sum()
         self.directions_ = vectors[:, ::-1][:, : int(np.searchsorted(carried, self.energy)) + 1]
         return self

@@ -10,9 +10,11 @@ import onnx_ir as ir
 
 from sparsense.autodiff import weighted_layers
 from sparsense.autodiff.shapes import dims, rank
+from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
+from sparsense.heads.classes import finite
 from sparsense.heads.contributions import Contributions, names_of, per_group
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, register
@@ -60,7 +62,11 @@ class GramMatrices(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the ranges, and how far held-out inputs leave them layer by layer."""
-        rows = np.concatenate([np.asarray(batch, np.float32) for batch in observations])
+        rows = np.concatenate([finite(batch).astype(np.float32) for batch in observations])
+        if len(rows) < 2:
+            raise CalibrationError(
+                f"fitting head {self.name!r}: expected at least 2 inputs, found {len(rows)}", needed=2
+            )
         sums, classes = rows[:, : -self._widths[-1]].astype(np.float64), rows[:, -self._widths[-1] :].argmax(1)
         half, total = parts(rows, 2), np.zeros(sums.shape[1])
         for this in (0, 1):

@@ -18,7 +18,7 @@ from sparsense.heads.head import Array, Stream, register
 from sparsense.heads.logits import log_sum_exp
 from sparsense.heads.neighbours import nearest_row
 from sparsense.heads.noise import noise_like
-from sparsense.heads.sample import sample
+from sparsense.heads.sample import Sample
 from sparsense.heads.shaping import FeatureHead
 
 KEPT = 10  # one in so many noise inputs makes the prototype: those the network is least sure about
@@ -60,9 +60,10 @@ class PrototypeGradient(FeatureHead):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn class prototypes and keep a bank of gradients."""
-        layer, batches = self.layer, list(observations)
+        layer, keeper = self.layer, Sample(self.bank, seed=self.seed)
+        batches = keeper.watch(observations)
         self.means_ = correct_means(batches, labels, lambda rows: rows @ layer.weight + layer.bias, self.name)
-        rows = sample(batches, self.bank, seed=self.seed)
+        rows = keeper.rows()
         distances = np.linalg.norm(rows[:, None] - self._prototypes(), axis=2)
         odds = np.exp(distances.min(1, keepdims=True) - distances)
         mass = odds[:, -1:] / odds.sum(1, keepdims=True)

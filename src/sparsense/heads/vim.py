@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import tee
 from typing import Self
 
 import numpy as np
@@ -13,6 +12,10 @@ from sparsense.graph.build import Builder
 from sparsense.heads.head import Array, register
 from sparsense.heads.logits import free_energy
 from sparsense.heads.residual import Residual, residual_norm
+from sparsense.heads.sample import Sample
+
+ROWS = 20_000  # more do not move a mean
+LEAST = 1e-6  # of the features: features that never leave the subspace have no residual
 
 
 @register
@@ -34,14 +37,12 @@ class VirtualLogit(Residual):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn the directions, then the scale of the virtual logit."""
-        first, second = tee(observations)
-        super().fit(first, labels)
-        norms, logits = [], []
-        for batch in second:
-            rows = np.asarray(batch, np.float64)
-            norms.append(np.linalg.norm((rows - self.layer.origin) @ self.directions_, axis=1))
-            logits.append((rows @ self.layer.weight + self.layer.bias).max(1))
-        self.scale_ = np.asarray(np.concatenate(logits).mean() / np.concatenate(norms).mean())
+        keeper = Sample(ROWS)
+        super().fit(keeper.watch(observations), labels)
+        rows = keeper.rows()
+        norms = np.linalg.norm((rows - self.layer.origin) @ self.directions_, axis=1)
+        logits = (rows @ self.layer.weight + self.layer.bias).max(1)
+        self.scale_ = np.asarray(logits.mean() / max(norms.mean(), LEAST * max(1.0, np.abs(rows).max())))
         return self
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:

@@ -122,6 +122,8 @@ class HeadSection(Section):
     """See docs/heads.md."""
     options: Options = Field(default={})
     """Options of the head."""
+    explain: bool = False
+    """Also give what a score is made of: outputs `explanation` and `explanation_map`, drawn in the report."""
 
 
 class FitSection(Section):
@@ -138,6 +140,9 @@ class CalibrateSection(Section):
 
     false_alarm_rate: Rate = 0.05
     """The allowed share of in-distribution inputs that raise an alarm."""
+    per_class: Literal["no", "strict", "pool"] = "no"
+    """`strict`: a threshold for each predicted class, which then keeps the rate by itself; `pool`: classes with too few
+    calibration samples share the threshold of all."""
 
 
 class ExportSection(Section):
