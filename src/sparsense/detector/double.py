@@ -24,7 +24,7 @@ Array = NDArray[Any]
 CANNOT = (NotImplementedError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 
-class Erf(OpRun):  # type: ignore[misc]  # onnx gives its operators no types
+class Erf(OpRun):
     """The error function in full precision; onnx's own rounds to float32, and differences of it are noise."""
 
     op_domain = ""
@@ -33,7 +33,7 @@ class Erf(OpRun):  # type: ignore[misc]  # onnx gives its operators no types
         return (np.vectorize(erf, otypes=[x.dtype])(x),)
 
 
-class Gelu(OpRun):  # type: ignore[misc]  # onnx gives its operators no types
+class Gelu(OpRun):
     """The same for what is made of it, which onnx evaluates with its own error function."""
 
     op_domain = ""

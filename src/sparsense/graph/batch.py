@@ -39,7 +39,9 @@ def free_batch(model: ir.Model) -> ir.Model:
     if not isinstance(fixed, int):
         return simplify(model)
     given, free = simplify(model), model.clone()
-    before = {str(value.name): value.shape for node in given.graph for value in node.outputs if value.shape is not None}
+    before = {
+        str(value.name): list(value.shape) for node in given.graph for value in node.outputs if value.shape is not None
+    }
     _forget_batch(free.graph)
     free = simplify(free)
     suspects = _rewrite(free.graph, fixed, before)
@@ -89,7 +91,7 @@ def _reshape(graph: ir.Graph, node: ir.Node, fixed: int) -> None:
     """Let the axis that holds the samples be whatever is left."""
     data, shape = node.inputs[:2]
     place = _place(data, fixed)
-    if place is None or shape is None or shape.const_value is None:
+    if place is None or data is None or shape is None or shape.const_value is None:
         return
     before, total = place
     sizes = _resolved([int(size) for size in shape.const_value.numpy()], data, total)
@@ -152,7 +154,8 @@ def _holder(sizes: Sequence[int], before: int, fixed: int, rank: int) -> int | N
 
 def _name_axis(node: ir.Node, output: ir.Value, fixed: int, before: Mapping[str, Sequence[Any]]) -> None:
     """Call the one free axis N, or 3*N*4 where it holds parts of each sample: the next Reshape has to know."""
-    sizes, known = list(output.shape or []), before.get(str(output.name), ())
+    sizes: list[Any] = list(output.shape or [])
+    known = before.get(str(output.name), ())
     unknown = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
     if len(unknown) != 1 or len(known) != len(sizes) or not isinstance(known[unknown[0]], int):
         return

@@ -8,7 +8,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, TensorProto, helper, numpy_helper
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-NARROW = dict.fromkeys(HALVES, TensorProto.FLOAT)
+NARROW: dict[int, int] = {int(kind): int(TensorProto.FLOAT) for kind in HALVES}
 
 
 def to_single(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -17,9 +17,9 @@ def to_single(proto: onnx.ModelProto) -> onnx.ModelProto:
     The numbers stored stay the same (half to single is exact); what the network computes is closer to exact numbers
     than in half precision.
     """
-    types = dict(NARROW)
+    types: dict[int, int] = {**NARROW}
     if any(value.type.tensor_type.elem_type == TensorProto.DOUBLE for value in proto.graph.input):
-        types[TensorProto.DOUBLE] = TensorProto.FLOAT
+        types[int(TensorProto.DOUBLE)] = int(TensorProto.FLOAT)
     if not _uses(proto.graph, types):
         return proto
     changed = onnx.ModelProto()

@@ -21,7 +21,7 @@ def learn_shapes(model: ir.Model) -> None:
         model: Simplified; one float32 input with a free batch axis.
     """
     given = model.graph.inputs[0]
-    sizes = list(given.shape or [])[1:]
+    sizes: list[Any] = list(given.shape or [])[1:]
     unknown = [value for node in model.graph for value in node.outputs if value.shape is None and value.name]
     unknown = [value for value in unknown if value.type is None or isinstance(value.type, ir.TensorType)]
     if not unknown or given.dtype != ir.DataType.FLOAT or not all(isinstance(size, int) for size in sizes):
