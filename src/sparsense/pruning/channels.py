@@ -32,7 +32,7 @@ from sparsense.pruning.grouping import (
 from sparsense.pruning.groups import ChannelGroup
 from sparsense.pruning.plan import ChannelOptions, Plan, choose, choose_shares, unit_saliency
 from sparsense.pruning.proof import DisproofError, attempt, bare_copy, prove
-from sparsense.pruning.protect import Example, as_arguments, ignored_layers, output_layers
+from sparsense.pruning.protect import Example, as_arguments, ignored_layers, output_layers, tensors_of
 from sparsense.pruning.report import PruneReport, group_reports
 from sparsense.pruning.sequence import ChannelScope
 from sparsense.pruning.shares import shares_by_pattern
@@ -221,7 +221,8 @@ def _units(module: nn.Module, example_input: Example) -> list[list[Element]]:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph.build_dependency(
-                twin, inputs, unwrapped_parameters=[tp._helpers.UnwrappedParameters(x, 1) for x in watched],
+                twin, inputs, output_transform=tensors_of,
+                unwrapped_parameters=[tp._helpers.UnwrappedParameters(x, 1) for x in watched],
                 customized_pruners={}, ignored_layers=[], ignored_params=[], verbose=False,
             )  # fmt: skip
             unions = _walk(graph, makers(twin), _names(twin, watched))

@@ -119,6 +119,7 @@ class _Sizes:
     def __init__(self, module: nn.Module) -> None:
         self.layers = dict(module.named_modules())
         self.parameters = dict(module.named_parameters())
+        self.tied = tied_layers(module)
         self.known: dict[tuple[str, str], int] = {}
 
     def of(self, element: Element) -> int:
@@ -131,7 +132,7 @@ class _Sizes:
     def refusal(self, element: Element) -> tuple[str, str, str] | None:
         """Layer, type and reason when the element cannot be cut."""
         layer = self.layers.get(element.layer)
-        reason = "" if layer is None else why_not(layer)
+        reason = "" if layer is None else self.tied.get(element.layer) or why_not(layer)
         if layer is not None and not reason and element.channel >= self.of(element):
             reason = (
                 f"its {self.of(element)} channels are coupled to more than that, through an operation on channels "
@@ -144,6 +145,22 @@ class _Sizes:
             return self.parameters[name].shape[bare_axis(self.parameters[name])]
         layer = self.layers.get(name)
         return 0 if layer is None or why_not(layer) else channels(layer, side)
+
+
+def tied_layers(module: nn.Module) -> dict[str, str]:
+    """Layers that share a parameter with others, and the reason why they cannot be cut."""
+    owners: dict[int, list[str]] = {}
+    for name, layer in module.named_modules():
+        for parameter in layer._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(name)
+    tied = [names for names in owners.values() if len(names) > 1]
+    return {
+        name: f"it shares a parameter with {', '.join(repr(n) for n in names if n != name)} (tied weights), "
+        "so what one loses the other would lose elsewhere; untie them to prune them"
+        for names in tied
+        for name in names
+    }
 
 
 def refuse_recurrent(module: nn.Module) -> None:

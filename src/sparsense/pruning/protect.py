@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from sparsense.errors import InputError
+from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.recording.capture import capturing
 from sparsense.recording.layers import evaluating, prunable_layers
 
@@ -48,6 +48,9 @@ def output_layers(module: nn.Module, example_input: Example) -> set[str]:
     Args:
         module: Any network.
         example_input: One batch (or a tuple of arguments).
+
+    Raises:
+        UnsupportedLayerError: The network returns no tensors.
     """
     layers = prunable_layers(module)
     with evaluating(module), capturing(layers) as capture:
@@ -55,6 +58,11 @@ def output_layers(module: nn.Module, example_input: Example) -> set[str]:
     made = {output.grad_fn: name for name, calls in capture.outputs.items() for output in calls}
     leaves = {id(output): name for name, calls in capture.outputs.items() for output in calls if output.is_leaf}
     found: set[str] = set()
+    if not tensors_of(outputs):
+        raise UnsupportedLayerError(
+            "", type(module).__name__, f"it returns no tensor that can be followed, but {type(outputs).__name__}; wrap "
+            "it in a module that returns tensors, or tuples, lists or dictionaries of them"
+        )  # fmt: skip
     queue = [tensor.grad_fn for tensor in tensors_of(outputs)]
     seen = set()
     while queue:
@@ -77,8 +85,18 @@ def last_layer(module: nn.Module) -> set[str]:
 
 
 def as_arguments(example_input: Example) -> tuple[Tensor, ...]:
-    """The positional arguments of a forward call."""
-    return (example_input,) if isinstance(example_input, Tensor) else tuple(example_input)
+    """The positional arguments of a forward call.
+
+    Raises:
+        InputError: Something else than tensors.
+    """
+    arguments = example_input if isinstance(example_input, tuple | list) else (example_input,)
+    if wrong := [type(argument).__name__ for argument in arguments if not isinstance(argument, Tensor)]:
+        raise InputError(
+            f"example_input must be a tensor or a tuple of tensors; got {wrong[0]}; wrap the network in a module whose "
+            "forward takes tensors and makes of them what the network wants"
+        )
+    return tuple(arguments)
 
 
 def tensors_of(value: object) -> list[Tensor]:
