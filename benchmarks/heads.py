@@ -7,8 +7,8 @@ the training images, one per seed, and scored on the same held-out test images a
 (standard deviation) is that of the fitting data. Cost is the ratio of times to the network without head, in one thread,
 from interleaved rounds.
 
-The pruned network is a checkpoint (--pruned, as `sparsense run` leaves it), or is made here: channels of least magnitude
-removed, batch norms re-estimated on the fitting images, nothing trained.
+The pruned network is a checkpoint (--pruned, as `sparsense run` leaves it), or is made here: channels of least
+magnitude removed, batch norms re-estimated on the fitting images, nothing trained.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
         graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
         for name in options.heads or [name for name in HEADS if HEADS[name].task == "classifier"]:
             rows.append({"variant": variant, "head": name, **row(name, graph, network, data, options)})
-            print(line(rows[-1], options), flush=True)
+            print(line(rows[-1]), flush=True)
     if options.out:
         asked = {key: value for key, value in vars(options).items() if key not in ("data_root", "out")}
         card = {"arguments": asked, "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
@@ -182,7 +182,7 @@ def header(options: argparse.Namespace, data: dict[str, Dataset], accuracies: di
     return f"{told}\n\n| {' | '.join(columns)} |\n|{rule}|"
 
 
-def line(found: dict[str, Any], options: argparse.Namespace) -> str:
+def line(found: dict[str, Any]) -> str:
     if "refused" in found:
         return f"| {found['variant']} | {found['head']} | refused: {found['refused']} |"
     cells = [f"{spread(found['auroc'][name])} / {spread(found['fpr95'][name])}" for name in ANOMALIES]

@@ -18,7 +18,8 @@ def drift_test(p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"]
 
     The sample size is n m / (n + m): n calibration samples know the distribution of the scores only so well.
     Tied scores make p-values too large, never too small, so "anomalous" stays valid; "any" would take
-    ties for a drift.
+    ties for a drift. Where each predicted class has its own threshold, p-values are comparable within a class: test the
+    classes one by one, each with its own n.
 
     Args:
         p: `[m]` p-values of new inputs.

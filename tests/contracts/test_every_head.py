@@ -120,6 +120,13 @@ def test_a_second_fit_learns_from_its_own_data_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_the_same_data_and_seed_give_the_same_state(name: str) -> None:
+    again = fit(name, data_of(name)).head.state()
+    for key, array in fitted(name).head.state().items():
+        np.testing.assert_array_equal(again[key], array)
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
 def test_fitting_batch_size_does_not_matter(name: str) -> None:
     scores = fit(name, data_of(name), batch_size=7).scores(fresh_inputs(name))
     np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs(name)), **ROUNDING)

@@ -22,7 +22,7 @@ from sparsense.detector import Scored, attach_to_file, calibrated, fit_head, rec
 from sparsense.detector.explain import ERROR_MAP, GRADIENT_MAP, check_explanation, explained
 from sparsense.errors import ExportError, InputError
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
-from sparsense.heads import HEADS
+from sparsense.heads import HEADS, Head
 from sparsense.heads.contributions import Contributions
 from sparsense.parity import Parity
 from sparsense.runtime import ExportedDetector
@@ -63,6 +63,10 @@ def run(scored: Scored, inputs: np.ndarray) -> dict[str, np.ndarray]:
     names = list(scored.explanations)
     session = Session(scored.network.model, [scored.score, *scored.explanations.values()], threads=1)
     return dict(zip(["score", *names], session(inputs), strict=True))
+
+
+def test_every_head_that_explains_itself_is_here() -> None:
+    assert {name for name in HEADS if HEADS[name].explain is not Head.explain} == set(WITH_PARTS)
 
 
 @pytest.mark.parametrize("name", list(WITH_PARTS))

@@ -12,6 +12,7 @@ from sparsense.benchmark.card import load_card
 from sparsense.benchmark.explanation_file import read_explanations
 from sparsense.benchmark.report import write_report
 from sparsense.data import SOURCES
+from sparsense.detector.seen import count_seen
 from sparsense.errors import InputError
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.load import read_recipe
@@ -62,6 +63,14 @@ def test_the_card_counts_what_the_file_decides(folder: Path) -> None:
     assert {entry.threshold for entry in row.classes if entry.pooled} <= {row.threshold}
     letters = SOURCES["letters"]("", limit=40, seed=0).inputs
     assert card.results[0].detected == detector(letters).is_anomaly.mean()
+
+
+def test_the_file_recognises_what_it_was_made_from(folder: Path) -> None:
+    metadata = ExportedDetector(folder / "detector.onnx").metadata
+    sets = {split: SOURCES["digits"](split, limit=80, seed=0).inputs for split in ("train", "calibration", "test")}
+    assert {name: count_seen(metadata, inputs) for name, inputs in sets.items()} == {
+        "train": 80, "calibration": 80, "test": 0,
+    }  # fmt: skip
 
 
 def test_the_most_anomalous_inputs_are_kept_with_their_reasons(folder: Path) -> None:

@@ -24,6 +24,7 @@ from sparsense.detector import (
     fit_head,
     parity_inputs,
 )
+from sparsense.detector.seen import properties
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
 from sparsense.graph.run import with_outputs
 from sparsense.heads import HEADS
@@ -52,6 +53,7 @@ class Attached:
         rows: How the graph's scores compare with them, per batch size.
         scores: Data set -> scores, for `test` and every anomalous set.
         flags: The same sets -> what the detector decides.
+        seen: Hashes of the inputs that it was made from, for the file.
         explanation: What the report shows of its explanations, and the arrays behind it.
     """
 
@@ -63,6 +65,7 @@ class Attached:
     rows: list[dict[str, Any]]
     scores: dict[str, Array]
     flags: dict[str, NDArray[np.bool_]]
+    seen: dict[str, str]
     explanation: tuple[Explanation, Drawn] | None = None
 
     @property
@@ -152,7 +155,8 @@ def _attach(
     shown = None
     if drawn is not None:
         shown = Explanation(variant=variant.name, head=section.name, examples=drawn[0], **about), drawn[1]
-    return Attached(section.name, card, model, calibration, parity, rows, scores, flags, shown)
+    seen = properties(preprocessing.arrange(data.train.inputs), preprocessing.arrange(data.calibration.inputs))
+    return Attached(section.name, card, model, calibration, parity, rows, scores, flags, seen, shown)
 
 
 def _explained(scored: Scored, inputs: Array) -> tuple[Scored, dict[str, Any]]:
