@@ -149,8 +149,8 @@ PRUNE_KEYS = (
          "must be more than 0 and less than 1; got 1"),
         ("prune: {round_to: 0}", "prune.round_to", "must be at least 1; got 0"),
         ("prune: {scope: globl}", "prune.scope",
-         """must be one of "global", "layer", "block", "row", "erk", "sensitivity"; got "globl". """
-         "Did you mean 'global'?"),
+         ("""must be one of "global", "layer", "block", "row", "erk", "sensitivity"; got "globl". """
+          "Did you mean 'global'?")),
         ("export: {opset: 17}", "export.opset", "must be at least 18; got 17"),
         ("seed: '1'", "seed", 'must be a whole number; got "1"'),
         ("seed: true", "seed", "must be a whole number; got true"),
@@ -160,7 +160,7 @@ PRUNE_KEYS = (
         ("calibrate: null", "calibrate", "must be a mapping (key: value); got null"),
         ("heads: energy", "heads", 'must be a list; got "energy"'),
         ("heads: []", "heads", "must not be empty"),
-        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options)"),
+        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options, explain)"),
         ("heads: [3]", "heads.0", "must be a mapping (key: value); got 3"),
         ("benchmark: {batch_sizes: [1, 0]}", "benchmark.batch_sizes.1", "must be at least 1; got 0"),
         ("prune: {structure: weight, round_to: 8}", "prune",
@@ -168,8 +168,8 @@ PRUNE_KEYS = (
         ("prune: {scope: erk}", "prune",
          "scope: erk shares out single weights, so it goes with structure: weight; leave it out"),
         ("prune: {structure: weight, speedup: 2.0}", "prune",
-         "speedup needs a smaller network (zeros are computed like other numbers), so it goes with structure: channel; "
-         "leave it out"),
+         ("speedup needs a smaller network (zeros are computed like other numbers), so it goes with "
+          "structure: channel; leave it out")),
         ("prune: {sparsity: 0.5, speedup: 2.0}", "prune", "sparsity and speedup are both targets; give one"),
         ("prune: {speedup: 0.5}", "prune.speedup", "must be more than 1; got 0.5"),
         ("prune: {at_most: 1000}", "prune", "at_most needs measure: parameters, multiply_adds or bytes"),
@@ -187,12 +187,12 @@ PRUNE_KEYS = (
         ("prune: {schedule: early_crop}", "prune",
          "schedule early_crop needs dense_epochs: it prunes at the latest after so many epochs"),
         ("prune: {schedule: cubik}", "prune.schedule.name",
-         """must be one of "one_shot", "linear", "iterative", "cubic", "cosine", "crop_it", "early_crop"; """
-         """got "cubik". Did you mean 'cubic'?"""),
+         ("""must be one of "one_shot", "linear", "iterative", "cubic", "cosine", "crop_it", "early_crop"; """
+          """got "cubik". Did you mean 'cubic'?""")),
         ("prune: {structure: head, measure: bytes}", "prune", "structure: head counts whole heads; leave out measure"),
         ("prune: {schedule: cubic}\nfinetune: null", "",
-         "prune.schedule: trains with the settings of finetune, which is null; give finetune, or set epochs and "
-         "dense_epochs to 0"),
+         ("prune.schedule: trains with the settings of finetune, which is null; give finetune, or set epochs and "
+          "dense_epochs to 0")),
         ("heads: [a, b, a]", "", "heads: 'a' is listed twice; every head is written to a file of its name"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparsense.benchmark.latency import Latency
-from sparsense.errors import InputError, RecipeError
+from sparsense.errors import InputError, RecipeError, UnsupportedLayerError
 from sparsense.networks.checkpoint import save_network
 from sparsense.pipeline.amount import amount_for_time
 from sparsense.pipeline.run import open_network
@@ -377,3 +377,42 @@ def test_unknown_objectives_are_refused_before_anything_runs(changes, message):
 def test_other_layouts_of_images_are_trained_alike():
     one, other = (jobs.pruned({**jobs.FINE_TUNING, "export.layout": layout}) for layout in ("NHWC", "NCHW"))
     assert jobs.same(one, other)
+
+
+# Other networks
+
+
+def own(name):
+    return {"network": {"source": f"odd_networks:{name}", "weights": None}, "batch_norm": None}
+
+
+def test_what_cannot_be_cut_stops_the_job_or_is_left_alone_and_told():
+    with pytest.raises(UnsupportedLayerError, match="ignore 'first'"):
+        jobs.pruned({**own("Shuffled"), "prune.sparsity": 0.2})
+    result = jobs.pruned({**own("Shuffled"), "prune.sparsity": 0.2, "prune.unsupported": "keep"})
+    assert widths(result)["first.weight"] == 8
+    assert widths(result)["second.weight"] < 12
+    (note,) = result.notes
+    assert note.startswith("Left alone, as it cannot be cut: first: ")
+
+
+def test_attention_heads_go_whole():
+    result = jobs.pruned({**own("Transformer"), "prune.structure": "head", "prune.sparsity": 0.5})
+    assert result.network.module.attention.num_heads == 2
+    assert result.row.reached["attention heads"] == 0.5
+    assert result.row.target == "50% of the attention heads"
+
+
+def test_autoencoders_are_pruned_and_trained_by_their_error():
+    changes = {**own("Autoencoder"), "sensitivity.loss": "reconstruction", "prune.criterion": "taylor"}
+    result = jobs.pruned({**changes, "prune.sparsity": 0.4, "finetune": {"epochs": 3, "learning_rate": 0.1}})
+    start = jobs.pruned({**changes, "prune.sparsity": 0.4})
+    with jobs.job(changes) as job:
+        x = torch.from_numpy(job.dense.preprocessing.apply(job.data.inputs))
+
+    @torch.no_grad()
+    def error(found):
+        return float((found.network.module(x) - x).square().mean())
+
+    assert error(result) < error(start)
+    assert widths(result)["encode.weight"] < 8

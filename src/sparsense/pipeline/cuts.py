@@ -36,6 +36,7 @@ class Cut:
         removal: Channels that went in the last step.
         reached: Share of the asked measure that is gone since the beginning.
         proof: Largest difference so far between removing and masking.
+        left_alone: What could not be cut, with the reason.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class Cut:
     removal: Removal = field(default_factory=dict)
     reached: float = 0.0
     proof: float = 0.0
+    left_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _cut_channels(before: Cut, saliency: Mapping[str, Tensor], asked: Asked, sha
         report = prune_channels(network.module, example, saliency, sparsity=left, scope=scope, options=options)
     gone = 1 - (1 - before.reached) * (1 - report.reached)
     smaller = replace(network, module=report.module)
-    return Cut(smaller, before.mask, report.removal, gone, max(before.proof, report.proof))
+    refused = [f"{', '.join(group.producers)}: {group.refusal}" for group in report.groups if group.refusal]
+    return Cut(smaller, before.mask, report.removal, gone, max(before.proof, report.proof), tuple(refused))
 
 
 def _mask_weights(before: Cut, saliency: Mapping[str, Tensor], asked: Asked, share: float) -> Cut:

@@ -36,13 +36,15 @@ def save_journey(journey: Journey, folder: Path) -> None:
         save_network(journey.origin, folder / "origin.safetensors")
     masks = {name: keep.to(torch.uint8) for name, keep in now.mask.keep.items()}
     save_file(masks, folder / "mask.safetensors")
-    (folder / "facts.json").write_text(json.dumps({"reached": now.reached, "proof": now.proof}))
+    facts = {"reached": now.reached, "proof": now.proof, "left_alone": now.left_alone}
+    (folder / "facts.json").write_text(json.dumps(facts))
 
 
 def load_journey(folder: Path, like: Network) -> Journey:
     """Read it; `like` says where the class comes from."""
     keep = {name: mask.bool() for name, mask in load_file(folder / "mask.safetensors").items()}
     facts = json.loads((folder / "facts.json").read_text())
+    facts["left_alone"] = tuple(facts["left_alone"])
     origin = folder / "origin.safetensors"
     return Journey(
         Cut(load_checkpoint(folder / "now.safetensors", source=like.source), Mask(keep), {}, **facts),

@@ -14,13 +14,17 @@ from sparsense.pruning.groups import ChannelGroup, Removal
 
 @dataclass(frozen=True)
 class GroupReport:
-    """What happened to one group: its layers, its widths, or why it was left alone."""
+    """What happened to one group: its layers, its widths, or why it was left alone.
+
+    `refusal` is the reason when it was left alone because it cannot be cut.
+    """
 
     producers: tuple[str, ...]
     coupled: tuple[str, ...]
     width_before: int
     width_after: int
     left_alone: str
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,4 +67,5 @@ def _group_report(group: ChannelGroup, removed: Tensor | None) -> GroupReport:
     sizes = group.channels_per_unit()
     width = int(sizes.sum())
     gone = 0 if removed is None else int(sizes[removed].sum())
-    return GroupReport(group.producers, group.coupled, width, width - gone, left_alone(group))
+    refusal = "" if group.refusal is None or all(group.protected) else group.refusal[2]
+    return GroupReport(group.producers, group.coupled, width, width - gone, left_alone(group), refusal)
