@@ -113,7 +113,7 @@ def test_the_asked_sparsity_of_weights_is_reached(name, saliency, scope):
 
 
 @every
-@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("scope", ["global", "block", "layer"])
 def test_the_asked_sparsity_of_channels_is_reached(name, saliency, scope):
     options = ChannelOptions(count="producers" if CRITERIA[name].filters else "both")
     report = prune_channels(tiny(), torch.randn(2, 2, 4, 4), saliency, sparsity=0.4, scope=scope, options=options)

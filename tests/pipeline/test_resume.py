@@ -27,6 +27,11 @@ CHANNELS = {
     "prune.criterion": "taylor",
     "finetune": {**STEPS["finetune"], "optimizer": "adam"},
 }
+EARLY = {
+    "network.weights": None, "finetune": {"epochs": 1, "batch_size": 40, "learning_rate": 1e-4},
+    "prune.structure": "weight", "prune.sparsity": 0.5,
+    "prune.schedule": {"name": "early_crop", "dense_epochs": 8, "steps": 1},
+}  # fmt: skip
 SHORT = {"finetune": STEPS["finetune"], "prune.structure": "weight", "prune.sparsity": 0.5}
 ANALYSIS = {"prune.scope": "sensitivity", "prune.sparsity": 0.2, "finetune": None, "prune.schedule": "one_shot"}
 
@@ -64,8 +69,9 @@ def stopping(what, at):
             {"prune.structure": "weight", "prune.search": {"epochs": 3, "batch_size": 40}, "prune.sparsity": 0.5},
             [("learning the mask", 6)],
         ),
+        (EARLY, [("training the dense network", 9), ("training the dense network", 22)]),
     ],
-    ids=["steps", "channels", "analysis", "search"],
+    ids=["steps", "channels", "analysis", "search", "early"],
 )
 def test_going_on_ends_the_same(changes, stops, tmp_path):
     whole = jobs.pruned(changes)
