@@ -100,7 +100,6 @@ class ExportedDetector:
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
         present = {output.name for output in self._session.get_outputs()}
         self.explanations = [name for name in EXPLANATIONS if name in present]
-        self._options = _only_what_is_asked() if self.explanations else []
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -150,7 +149,9 @@ class ExportedDetector:
         if explain and not self.explanations:
             raise InputError(f"{self.path.name} has no explanations: attach the head again, and ask for them (explain)")
         names = [*OUTPUTS, *(self.explanations if explain else [])]
-        feed = {} if threshold is None else {"threshold": self._threshold(threshold)}
+        feed: dict[str, NDArray[Any]] = {"explain": np.asarray(True)} if explain else {}
+        if threshold is not None:
+            feed["threshold"] = self._threshold(threshold)
         starts = range(0, len(inputs), self.micro_batch)
         batches = [self._run(inputs, start, feed, names) for start in starts] or [self._nothing(names)]
         columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
@@ -163,7 +164,7 @@ class ExportedDetector:
         if batch.dtype.kind == "f":
             _check_finite(batch, start)
         try:
-            outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed}, *self._options)
+            outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed})
         except UNREADABLE as error:
             found = (
                 f"scoring inputs {start} to {start + len(batch) - 1} with {self.path}: the graph in it fails ({error})"
@@ -231,13 +232,6 @@ def _open(path: Path, providers: Sequence[str], threads: int | None) -> Any:
         options.intra_op_num_threads = threads
     with _readable(path):
         return ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
-
-
-def _only_what_is_asked() -> list[Any]:
-    """Explanations that nobody asks for cost nothing."""
-    options = ort.RunOptions()
-    options.only_execute_path_to_fetches = True
-    return [options]
 
 
 @contextmanager

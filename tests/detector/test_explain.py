@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from observing import ROWS, linear_network
+from sparsense.autodiff.differentiate import ancestors
 from sparsense.cli import app
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -306,3 +307,26 @@ def test_attaching_with_explanations_checks_and_describes_them(tmp_path: Path, m
     assert told.stdout.splitlines()[1].split("x.npy:0")[1].split()[0] == first
     csv = CliRunner().invoke(app, ["score", "d.onnx", "x.npy", "--explain", "--format", "csv", "-q"]).stdout
     assert csv.splitlines()[0] == "input,score,p_value,is_anomaly,parts"
+
+
+def test_an_explanation_that_nobody_asks_for_is_not_computed(tmp_path: Path) -> None:
+    """The nodes that only the explanation needs lie in a branch; the others are those of a file without it."""
+    scored, _ = scored_with("sensnorm_profile")
+    held_out = scored.scores(tiny_data("c", 99, seed=2).inputs)
+    with_, without = (
+        calibrated(part, held_out, 0.05)[0] for part in (scored, Scored(scored.network, scored.head, scored.score))
+    )
+    needed = ancestors_of(without)
+    outside = [node for node in with_.graph if node.op_type != "If"]
+    assert sorted(node.op_type for node in outside) == sorted(node.op_type for node in needed)
+    (switch,) = (node for node in with_.graph if node.op_type == "If")
+    assert len(list(switch.attributes["then_branch"].as_graph())) > 20
+    session = Session(ir.to_proto(with_).SerializeToString(), threads=1)
+    image = tiny_data("x", 2, seed=4).inputs
+    assert [len(value) for value in session({"input": image})] == [2, 2, 2, 2, 0, 0]
+    asked = session({"input": image, "explain": np.asarray(True)})
+    assert [len(value) for value in asked] == [2] * 6
+
+
+def ancestors_of(model: ir.Model) -> set[ir.Node]:
+    return set().union(*(ancestors(output) for output in model.graph.outputs))

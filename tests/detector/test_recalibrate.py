@@ -48,7 +48,7 @@ def batches(inputs: np.ndarray, size: int = 50) -> list[np.ndarray]:
 
 def test_own_data_changes_threshold_p_values_and_card_and_no_score(path: Path) -> None:
     before = ExportedDetector(path)
-    usual, own = before(TEST), before(OWN).score
+    usual, own = before(TEST), np.concatenate([before(batch).score for batch in batches(OWN)])
     card = recalibrate(path, batches(OWN), name="production", rate=0.1)
     after = ExportedDetector(path)
     found = after(TEST)
@@ -101,7 +101,7 @@ def test_a_threshold_for_each_predicted_class(path: Path) -> None:
     before = ExportedDetector(path)
     own, usual = before(OWN), before(TEST)
     predicted, classes = own.output.argmax(1), usual.output.argmax(1)
-    recalibrate(path, batches(OWN), rate=0.2, per_class="strict")
+    recalibrate(path, [OWN], rate=0.2, per_class="strict")
     after = ExportedDetector(path)
     expected = calibrate_by_class(own.score, predicted, 0.2, classes=4)
     found = after(TEST)
@@ -123,7 +123,7 @@ def test_a_threshold_for_each_predicted_class(path: Path) -> None:
 
 def test_classes_are_remembered_for_another_rate(path: Path) -> None:
     own = ExportedDetector(path)(OWN)
-    recalibrate(path, batches(OWN), rate=0.2, per_class="strict")
+    recalibrate(path, [OWN], rate=0.2, per_class="strict")
     recalibrate(path, rate=0.25)
     expected = calibrate_by_class(own.score, own.output.argmax(1), 0.25, classes=4)
     np.testing.assert_allclose(ExportedDetector(path).class_thresholds, expected.thresholds)
@@ -141,7 +141,7 @@ def test_a_class_with_too_few_samples_is_refused_or_pooled(path: Path) -> None:
         recalibrate(path, batches(OWN[rare]), rate=0.2, per_class="strict")
     assert error.value.needed == 4
     assert path.read_bytes() == content
-    recalibrate(path, batches(OWN[rare]), rate=0.2, per_class="pool")
+    recalibrate(path, [OWN[rare]], rate=0.2, per_class="pool")
     rows = ExportedDetector(path).card["calibration"]["classes"]
     assert [row["pooled"] for row in rows] == [False, False, True, False]
     assert rows[2]["threshold"] == calibrate(detector(OWN[rare]).score, 0.2).threshold

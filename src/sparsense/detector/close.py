@@ -12,6 +12,7 @@ from sparsense.autodiff.shapes import dims
 from sparsense.calibrate import Calibration, calibrate
 from sparsense.class_calibration import ClassCalibration, PerClass, calibrate_by_class
 from sparsense.detector.fit import HeldOut, Scored
+from sparsense.detector.switch import behind_switch
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 
@@ -35,8 +36,9 @@ def calibrated(
 
     Returns:
         A model with inputs `input` and `threshold` (which has a default) and outputs `score`, `p_value`,
-        `is_anomaly`, `output`, and `explanation`, `explanation_map` where the head was asked to explain itself; and the
-        calibration, a `ClassCalibration` where thresholds are per class.
+        `is_anomaly`, `output`; where the head was asked to explain itself, also an input `explain` (false by default)
+        and the outputs `explanation` and `explanation_map`, which have rows only where it is true; and the calibration,
+        a `ClassCalibration` where thresholds are per class.
     """
     held_out = held_out if isinstance(held_out, HeldOut) else HeldOut(np.asarray(held_out))
     network = scored.network.copy()
@@ -45,8 +47,10 @@ def calibrated(
     found = calibration_of(held_out, rate, per_class=per_class, output=network.output, head=scored.head.name)
     score = values[scored.score.name]
     outputs = verdict(network.op, score, network.output, found, held_out)
-    outputs |= {name: values[value.name] for name, value in scored.explanations.items()}
     declare(network.op, outputs)
+    if scored.explanations:
+        asked = {name: values[value.name] for name, value in scored.explanations.items()}
+        graph.outputs.extend(behind_switch(graph, asked, list(graph.outputs)).values())
     return network.model, found
 
 

@@ -21,7 +21,7 @@ from sparsense.detector.fit import HeldOut
 from sparsense.detector.seen import CALIBRATED, FITTED, Digests, pack, refuse_shared, unpack
 from sparsense.errors import CalibrationError, InputError
 from sparsense.graph.build import Builder
-from sparsense.graph.load import load_graph
+from sparsense.graph.load import parse
 from sparsense.parity import Parity
 from sparsense.runtime import EXPLANATIONS, ExportedDetector
 
@@ -63,7 +63,7 @@ def recalibrate(
         sparsense.errors.InputError: detector file missing.onnx does not exist
     """
     detector = ExportedDetector(path)
-    model = load_graph(path)
+    model = ir.from_proto(parse(path)[0])
     seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
     if inputs is None:
         held_out, data = _stored(model, detector), None
@@ -80,7 +80,8 @@ def recalibrate(
         output=answer,
         head=str(detector.card.get("head", detector.path.name)),
     )
-    declare(op, {**verdict(op, score, answer, found, held_out), **explanations})
+    declare(op, verdict(op, score, answer, found, held_out))
+    model.graph.outputs.extend(explanations)
     card = _card(detector.card, found.to_dict(), data)
     write_detector(model, Path(output or path), card=card, parity=_parity(detector), seen=seen)
     return card
@@ -121,13 +122,13 @@ def _array(value: ir.Value) -> Array:
     return value.const_value.numpy()
 
 
-def _reopened(model: ir.Model) -> tuple[Builder, ir.Value, ir.Value, dict[str, ir.Value]]:
+def _reopened(model: ir.Model) -> tuple[Builder, ir.Value, ir.Value, list[ir.Value]]:
     """Take away what comes behind score and output: builder, score, output and explanations."""
     graph = model.graph
     named = {str(value.name): value for value in graph.outputs}
     score, answer = named["score"], named["output"]
-    explanations = {name: named[name] for name in EXPLANATIONS if name in named}
-    graph.outputs[:] = [score, answer, *explanations.values()]
+    explanations = [named[name] for name in EXPLANATIONS if name in named]
+    graph.outputs[:] = [score, answer, *explanations]
     common.RemoveUnusedNodesPass()(model)
     for value in [value for value in graph.inputs if value.name == "threshold"]:
         graph.inputs.remove(value)
@@ -136,7 +137,7 @@ def _reopened(model: ir.Model) -> tuple[Builder, ir.Value, ir.Value, dict[str, i
     source = score.producer()
     if source is not None and source.op_type == "Identity" and source.inputs[0] is not None:
         score = source.inputs[0]  # the old output's Identity would keep its name
-        graph.outputs[:] = [answer, *explanations.values()]
+        graph.outputs[:] = [answer, *explanations]
         graph.remove(source, safe=False)
     return Builder(graph), score, answer, explanations
 
