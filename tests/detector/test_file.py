@@ -34,7 +34,7 @@ def test_a_detector_that_agrees_is_kept_and_runs(closed, tmp_path: Path) -> None
     rows = write_detector(model, path, card=card, parity=parity)
     assert all(row["agrees"] for row in rows)
     detector = ExportedDetector(path)
-    assert detector.card == json.loads(json.dumps({"format": 1, **card}))
+    assert detector.card == json.loads(json.dumps({"format": 1, "micro_batch": 1024, **card}))
     np.testing.assert_allclose(detector(parity.inputs).score, parity.scores, rtol=1e-5)
     assert verify(path) == rows
     assert list(path.parent.iterdir()) == [path]

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 SHAPED_AS_INPUT = {"GroupNormalization"}  # operators whose schema cannot infer shapes
+KNOWN = 4096  # elements of constants that shapes may depend on: a Split into the layers of a deep network has hundreds
 Operand = ir.Value | np.ndarray | float | int | Sequence[int] | None
 
 
@@ -104,7 +105,7 @@ def infer_outputs(node: ir.Node, opset: int) -> None:
         if value is None or value.dtype is None or value.name is None:
             continue
         types[value.name] = type_proto(value)
-        if value.const_value is not None and value.const_value.size <= 64:
+        if value.const_value is not None and value.const_value.size <= KNOWN:
             data[value.name] = ir.to_proto(value.const_value)
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     inferred = onnx.shape_inference.infer_node_outputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparsense.autodiff.rule import Call, variadic, vjp
-from sparsense.autodiff.shapes import rank
+from sparsense.autodiff.shapes import dims, rank
 from sparsense.graph.build import Builder
 
 
@@ -22,7 +22,16 @@ def _matmul_left(op: Builder, d: Any, c: Call) -> Any:
         return op.Mul(op.Unsqueeze(d, [-1]), b)
     if rank(a) == 1:  # [k] [.., k, n] -> [.., n]; the sum over .. is left to the walk
         return op.Squeeze(op.MatMul(op.Unsqueeze(d, [-2]), swap(op, b)), [-2])
-    return op.MatMul(d, swap(op, b))
+    return _weight_first(op, d, b) if _is_square_weight(b) else op.MatMul(d, swap(op, b))
+
+
+def _is_square_weight(value: Any) -> bool:
+    return rank(value) == 2 and value.const_value is not None and dims(value)[0] == dims(value)[1]
+
+
+def _weight_first(op: Builder, d: Any, weight: Any) -> Any:
+    """D W^T as (W d^T)^T: where the weight stands on the right, OpenVINO 2026.4 takes it for the forward one."""
+    return swap(op, op.MatMul(weight, swap(op, d)))
 
 
 def _matmul_right(op: Builder, d: Any, c: Call) -> Any:
@@ -42,6 +51,9 @@ def _gemm_a(op: Builder, d: Any, c: Call) -> Any:
     alpha, trans_a, trans_b = c.attribute("alpha", 1.0), c.attribute("transA", 0), c.attribute("transB", 0)
     if trans_a:  # A' = A^T, so dA = B' d^T
         return op.Gemm(c.x[1], d, alpha=alpha, transA=trans_b, transB=1)
+    if _is_square_weight(c.x[1]):
+        product = _weight_first(op, d, swap(op, c.x[1]) if trans_b else c.x[1])
+        return product if alpha == 1 else op.Mul(product, alpha)
     return op.Gemm(d, c.x[1], alpha=alpha, transB=1 - trans_b)
 
 
