@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from rule_cases.networks import convolutional, named, weights
-from sparsense.autodiff import differentiate, gate_sensitivity, weighted_layers
+from sparsense.autodiff import differentiate, gate_sensitivities, gate_sensitivity, weighted_layers
 from sparsense.autodiff.cost import cost
+from sparsense.autodiff.layers import as_layer
 from sparsense.autodiff.norms import sensitivity_norms
 from sparsense.autodiff.preflight import preflight
 from sparsense.data.preprocessing import Preprocessing
@@ -130,3 +131,16 @@ def test_mixed_samples_are_refused() -> None:
 
     with pytest.raises(GraphError, match=r"samples of layer 'mix' \(MatMul\).*cannot be told apart by sample"):
         weighted_layers(tokens(mixed), layers="mix")
+
+
+def test_gates_of_more_than_a_hundred_layers() -> None:
+    """Their sums come side by side from one node and keep their shapes when they are split."""
+    graph = ir.Graph(
+        [ir.val("x", ir.DataType.FLOAT, ["N", 2, 4, 4])], [], nodes=[], opset_imports={"": 20}, name="deep"
+    )
+    op, values = Builder(graph), [graph.inputs[0]]
+    for index in range(130):
+        values.append(op.Conv(values[-1], np.full((2, 2, 1, 1), 0.5 + index / 1000, np.float32)))
+    layers = [as_layer(value.producer()) for value in values[1:]]
+    deltas = differentiate(op, of=values[-1], wrt=values[1:])
+    assert {tuple(map(str, gate.shape)) for gate in gate_sensitivities(op, layers, deltas)} == {("N", "2")}
