@@ -330,6 +330,20 @@ def test_distillation_learns_from_the_dense_network():
     assert distance(result) < distance(plain)
 
 
+def test_the_teacher_is_the_network_that_was_trained_first():
+    changes = {
+        "network.weights": None, "finetune": {"epochs": 1, "batch_size": 40, "objective": "distillation"},
+        "prune.schedule": {"name": "linear", "steps": 1, "dense_epochs": 1},
+    }  # fmt: skip
+    from sparsense.pipeline.steps import journey
+
+    with jobs.job(changes) as job:
+        assert job.teacher() is job.dense.module
+        journey(job, 0.3, None)
+        x = torch.randn(4, 1, 16, 16)
+        assert not torch.allclose(job.teacher()(x), job.dense.module(x))
+
+
 @pytest.mark.parametrize("criterion", ["score_fisher", "gate_score_fisher"])
 @pytest.mark.parametrize("score", ["energy", "max_softmax"])
 def test_criteria_judge_by_a_detection_score(criterion, score):

@@ -10,6 +10,7 @@ from torch import nn
 from sparsense.data import Dataset
 from sparsense.detector import Progress
 from sparsense.networks.network import Network
+from sparsense.pipeline.kept_cuts import load_journey
 from sparsense.pipeline.records import Scorer, network_inputs
 from sparsense.pipeline.state import State, Watch
 from sparsense.recipe.prune import PruneSection
@@ -48,12 +49,17 @@ class Job:
         assert self.recipe.prune is not None
         return self.recipe.prune
 
+    def teacher(self) -> nn.Module:
+        """The dense network to learn from: as loaded, or as it was trained before the first step."""
+        trained = self.state.folder / "dense"
+        return load_journey(trained, self.dense).now.network.module if trained.is_dir() else self.dense.module
+
     def training(
         self, network: Network, section: TrainingSection, *, seed: int, module: nn.Module | None = None
     ) -> Training[object]:
         """A training run of a network (or of a module around it), not begun yet."""
         outliers = None if self.outliers is None else network_inputs(network, self.outliers)
-        context = Context(self.dense.module, network.preprocessing, outliers)
+        context = Context(self.teacher(), network.preprocessing, outliers)
         trained = network.module if module is None else module
         return make_training(network, trained, self.data, section, seed=seed, context=context)
 

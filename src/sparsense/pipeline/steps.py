@@ -73,7 +73,10 @@ def _started(job: Job, share: float) -> Journey:
 
     def write(folder: Path) -> None:
         network = replace(job.dense, module=deepcopy(job.dense.module))
-        training = job.training(network, _settings(job, schedule.dense_epochs), seed=job.recipe.seed)
+        section = _settings(job, schedule.dense_epochs)
+        if section.objective is not None and section.objective.name == "distillation":  # there is no teacher yet
+            section = section.model_copy(update={"objective": None})
+        training = job.training(network, section, seed=job.recipe.seed)
         structure = "channel" if job.section.structure == "channel" else "weight"
         trigger = EarlyTrigger(share, structure) if schedule.name == "early_crop" else None
         job.train("training the dense network", training, until=trigger)

@@ -17,6 +17,7 @@ MEANT_FOR = {
         "align": "is about widths",
         "speedup": "needs a smaller network (zeros are computed like other numbers)",
         "milliseconds": "needs a smaller network (zeros are computed like other numbers)",
+        "unsupported: keep": "is about layers that cannot be cut",
     },
     "weight": {
         "pattern": "is about single weights",
@@ -26,6 +27,22 @@ MEANT_FOR = {
     },
 }
 """Structure -> key (or key and value) that makes sense with it alone, and why."""
+WITHOUT = {
+    "structure: head": ("measure", "ratios", "floor", "ignore", "scope: *"),
+    "search": (
+        "measure",
+        "ratios",
+        "floor",
+        "pattern",
+        "scope: block",
+        "scope: row",
+        "scope: erk",
+        "scope: sensitivity",
+    ),
+    "pattern": ("measure", "ratios", "floor", "scope: *"),
+    "ratios": ("floor", "scope: *"),
+}
+"""Key (or key and value) -> keys that would say nothing beside it."""
 Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]*[:x][1-9][0-9]*$", max_length=20)]
 
 
@@ -115,6 +132,8 @@ class PruneSection(Section):
     def _problems(self) -> Iterator[str]:
         yield from self._target_problems()
         yield from self._structure_problems()
+        if self.structure == "weight" and self.floor is not None and self.scope not in ("global", "block"):
+            yield f"floor has no effect together with scope: {self.scope} of weights; leave one of them out"
         several = self.schedule.name != "one_shot"
         for key, given in {
             "ratios": bool(self.ratios),
@@ -139,8 +158,6 @@ class PruneSection(Section):
             yield "at_most needs measure: parameters, multiply_adds or bytes"
         if self.measure is not None and not ({"sparsity", "at_most"} & set(given)):
             yield f"measure says what sparsity or at_most counts, and the target is {given[0] if given else 'pattern'}"
-        if self.ratios and self.scope != "global":
-            yield f"ratios say how much of each layer goes, so scope: {self.scope} has nothing to say; leave it out"
 
     def _structure_problems(self) -> Iterator[str]:
         for structure, words in MEANT_FOR.items():
@@ -149,8 +166,16 @@ class PruneSection(Section):
                 given = getattr(self, name)
                 if self.structure != structure and given not in (None, {}) and (not value or given == value):
                     yield f"{key} {why}, so it goes with structure: {structure}; leave it out"
-        for key in ("measure", "ratios", "floor"):
-            if self.structure == "head" and getattr(self, key) not in (None, {}):
-                yield f"structure: head counts whole heads; leave out {key}"
-        if self.structure == "head" and self.scope != "global":
-            yield "structure: head compares all heads; leave out scope"
+        for feature, keys in WITHOUT.items():
+            if self._asks(feature):
+                for key in keys:
+                    if self._asks(key):
+                        yield f"{key.removesuffix(': *')} has no effect together with {feature}; leave one of them out"
+
+    def _asks(self, key: str) -> bool:
+        """Whether a key is given; `key: value` asks for that value, `key: *` for another one than the default."""
+        name, _, value = key.partition(": ")
+        given = getattr(self, name)
+        if value == "*":
+            return bool(given != type(self).model_fields[name].default)
+        return given == value if value else given not in (None, {}, [])
