@@ -29,6 +29,7 @@ def test_reversed_is_the_other_sign() -> None:
 def test_calibrated_is_one_of_the_two_and_agrees_with_its_oracle() -> None:
     scored = fitted(direction="calibrated")
     sign = float(scored.head.state()["direction"])
+    assert scored.head.learnt_numbers() == {"direction": sign}  # goes onto the card
     np.testing.assert_array_equal(scored.scores(TEST), -sign * fitted().scores(TEST))
     np.testing.assert_allclose(scored.scores(TEST), oracle_scores(scored, tiny_network(), TEST), rtol=1e-5)
 

@@ -101,6 +101,7 @@ def attach_to_file(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "head": head.name,
         "options": head.options(),
+        "learnt": head.learnt_numbers(),
         "task": network.task,
         "network": {"output": model.graph.outputs[0].name, "logits": logits_before(model.graph.outputs[0])},
         "preprocessing": preprocessing.to_dict(),

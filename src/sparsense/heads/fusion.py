@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.shapes import dims
-from sparsense.errors import CalibrationError, UnknownNameError
+from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.cauchy import cauchy
@@ -18,11 +18,11 @@ from sparsense.heads.classes import finite
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.evaluate import score_observations
 from sparsense.heads.halves import parts
-from sparsense.heads.head import Array, Head, Stream, make_head, register
+from sparsense.heads.head import Array, Head, Stream, register
+from sparsense.heads.members import Member, checked_members, common_task, described, made
 from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.surprise import surprise_knots, surprise_of
 
-Member = str | Mapping[str, Any]
 METHODS = ("fisher", "harmonic", "cauchy", "z")
 
 
@@ -60,13 +60,13 @@ class Fusion(Head):
         method: str = "fisher",
         folds: int = 5,
     ) -> None:
-        self.members = [_described(member) for member in _checked(members)]
+        self.members = [described(member) for member in checked_members(members)]
         self.method, self.folds = one_of("method", method, METHODS), at_least("folds", folds, 2)
-        self._heads = [_made(member) for member in self.members]
+        self._heads = [made(member) for member in self.members]
         self._widths: list[int] = []
         self.needs_labels = any(head.needs_labels for head in self._heads)
         self.differentiates = any(head.differentiates for head in self._heads)
-        self.task = _common_task(self._heads)
+        self.task = common_task(self._heads)
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
         """Let every member have its first pass."""
@@ -151,30 +151,3 @@ def _held_out_scores(head: Head, rows: Array, labels: Array | None, part: Array)
         scores[~kept] = score_observations(head, rows[~kept])
     head.fit([rows], labels)
     return scores
-
-
-def _checked(members: Sequence[Member]) -> Sequence[Member]:
-    if isinstance(members, (str, Mapping)) or not isinstance(members, Sequence) or len(members) < 2:
-        raise ValueError(f"members must be a list of at least 2 heads; got {members!r}")
-    return members
-
-
-def _described(member: Member) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": member} if isinstance(member, str) else {**member}
-    if not set(found) <= {"name", "options"} or not isinstance(found.get("name"), str) or found["name"] == Fusion.name:
-        raise ValueError(f"members must be names of other heads, or {{name: ..., options: ...}}; got {member!r}")
-    return {"name": found["name"], "options": dict(found.get("options") or {})}
-
-
-def _made(member: Mapping[str, Any]) -> Head:
-    try:
-        return make_head(member["name"], member["options"])
-    except UnknownNameError as error:
-        raise ValueError(f"members must be registered heads with their own options: {error}") from error
-
-
-def _common_task(heads: Sequence[Head]) -> str:
-    tasks = {head.task for head in heads}
-    if len(tasks) > 1:
-        raise ValueError(f"members must be for the same kind of network; got {', '.join(sorted(tasks))}")
-    return tasks.pop()

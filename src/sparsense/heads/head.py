@@ -90,6 +90,10 @@ class Head(ABC):
             if name.endswith("_") and isinstance(value, np.ndarray)
         }
 
+    def learnt_numbers(self) -> dict[str, float]:
+        """What was learnt and is a single number, for the card: a temperature, a direction."""
+        return {name: float(value.item()) for name, value in self.state().items() if value.size == 1}
+
     def options(self) -> dict[str, Any]:
         """The constructor's arguments, for the card; every head keeps them under their own names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}

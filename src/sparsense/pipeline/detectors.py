@@ -146,6 +146,7 @@ def _attach(
     card = {
         "head": section.name,
         "options": section.options,
+        "learnt": scored.head.learnt_numbers(),
         "variant": variant.name,
         "task": variant.network.task,
         "preprocessing": preprocessing.to_dict(),
