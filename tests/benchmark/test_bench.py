@@ -111,6 +111,10 @@ def test_equal_detectors_are_told_apart_in_few_runs() -> None:
     assert wrong / 150 < 0.1
 
 
+def test_holm_is_not_bonferroni() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:

@@ -139,6 +139,24 @@ def test_order_of_the_fitting_data_does_not_matter(name: str) -> None:
     np.testing.assert_allclose(scores, fitted(name).scores(fresh_inputs(name)), **ROUNDING)
 
 
+def without_order(key: str, array: Any) -> Any:
+    """What is left of a learnt array when its rows may come in any order, and its directions with any sign."""
+    if key.endswith("directions"):
+        return array @ array.T
+    if key.endswith(("rows", "gradients")):
+        return np.linalg.eigvalsh(array.T @ array / len(array))
+    return array
+
+
+@pytest.mark.parametrize("name", LEARNING_HEADS)
+def test_order_of_the_fitting_data_gives_the_same_state(name: str) -> None:
+    data = data_of(name)
+    other = fit(name, data.subset(np.random.default_rng(1).permutation(COUNT)), batch_size=50).head.state()
+    for key, array in fitted(name).head.state().items():
+        one, two = (without_order(key, value) for value in (array, other[key]))
+        np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-3 * np.abs(one).max(initial=1e-6), err_msg=key)
+
+
 @pytest.mark.parametrize("name", list(HEADS))
 def test_it_says_whether_it_adds_gradients(name: str) -> None:
     fitted(name)
