@@ -70,6 +70,14 @@ def test_a_masked_network_takes_less_room_and_computes_the_same(tmp_path):
         assert torch.equal(again.module.state_dict()[name], tensor), name
 
 
+def test_a_masked_network_gives_its_weights_to_one_that_is_not(tmp_path):
+    network = masked(0.9)
+    again = load_network("cifar_resnet20", weights=save_network(network, tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(again.module.parameters(), network.module.parameters(), strict=True))
+    with pytest.raises(InputError, match=r"into 'cifar_resnet32'.*"):
+        load_network("cifar_resnet32", weights=tmp_path / "network.safetensors")
+
+
 def test_it_can_be_pruned_again(tmp_path):
     again = load_checkpoint(save_network(masked(0.5), tmp_path))
     saliency = {name: weight.abs() for name, weight in prunable_weights(again.module).items()}

@@ -144,3 +144,22 @@ def test_unknown_numbers_are_refused(analysed, tmp_path):
 def test_heads_have_no_layers_to_analyse(tmp_path):
     with pytest.raises(RecipeError, match=r"prune.structure: an analysis prunes channels or weights"):
         analyse_recipe(jobs.recipe({"prune.structure": "head"}), output=tmp_path / "x")
+
+
+def test_an_interrupted_job_says_that_it_goes_on_and_writes_the_same_file(folder, tmp_path):
+    told = []
+
+    def stop(what, done, of):
+        told.append(what)
+        if what == "pruning" and "going on where an interrupted job was" not in told:
+            raise KeyboardInterrupt
+
+    recipe = jobs.recipe(SPARSE)
+    with pytest.raises(KeyboardInterrupt):
+        prune_recipe(recipe, output=tmp_path / "out", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.state"]
+    prune_recipe(recipe, output=tmp_path / "out", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "going on where an interrupted job was" in told
+    for name in ("network.safetensors", "network.onnx", "sensitivities.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name

@@ -72,6 +72,12 @@ def test_weights_go_until_the_asked_share_of_a_measure_is_gone(measure):
     assert result.row.reached[measure] == pytest.approx(gone, abs=1e-6)
 
 
+def test_a_network_that_is_small_enough_stays_and_it_is_told():
+    result = jobs.pruned({"prune.at_most": 10**9, "prune.measure": "bytes"})
+    assert cost(result.network) == cost(dense())
+    assert result.notes == ["Nothing had to go: the dense network is as small as asked."]
+
+
 def test_what_cannot_be_that_small_is_refused():
     with pytest.raises(InputError, match=r"no mask takes away 0\.990 of the asked measure"):
         jobs.pruned({**WEIGHTS, "prune.sparsity": 0.99, "prune.measure": "bytes"})

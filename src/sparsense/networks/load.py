@@ -14,6 +14,7 @@ from torch import nn
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, UnknownNameError
 from sparsense.networks.network import FORWARD_ERRORS, NETWORKS, Network, Task, check_forward, example_input
+from sparsense.networks.packing import unpack_like
 from sparsense.networks.shortcuts import rewrite_pad_shortcuts
 from sparsense.networks.tensors import load_weights, read_weights
 from sparsense.networks.zoo import ZOOS
@@ -57,7 +58,9 @@ def load_network(
     if weights is not None:
         path = bundled_weights(source) if weights == "bundled" else Path(weights)
         optional = [f"{name}.weight" for name in rewritten]
-        load_weights(network.module, read_weights(path), optional=optional, doing=f"loading {path} into {source!r}")
+        doing = f"loading {path} into {source!r}"
+        tensors = unpack_like(network.module.state_dict(), read_weights(path), doing=doing)
+        load_weights(network.module, tensors, optional=optional, doing=doing)
     check_forward(network)
     return network
 

@@ -73,6 +73,13 @@ def unpack(stored: Mapping[str, Tensor], shapes: Shapes, *, limit: int, doing: s
     return tensors
 
 
+def unpack_like(own: Mapping[str, Tensor], stored: Mapping[str, Tensor], *, doing: str) -> dict[str, Tensor]:
+    """The tensors of a file that may hold packed ones, which get the shapes of a network's own tensors."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name + MASK in stored}
+    limit = sum(8 * tensor.numel() for tensor in own.values())
+    return unpack(stored, shapes, limit=limit, doing=doing)
+
+
 def _expanded(mask: Tensor, values: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
     count = math.prod(shape)
     if mask.dtype != torch.uint8 or mask.shape != (math.ceil(count / 8),) or values.ndim != 1:

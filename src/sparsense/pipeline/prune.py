@@ -65,6 +65,8 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
         job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module))
         stage("fine-tuned", network)
     latency = _latency(job, network)
+    if job.section.at_most is not None and share == 0:
+        notes.append("Nothing had to go: the dense network is as small as asked.")
     notes += [f"Left alone, as it cannot be cut: {reason}." for reason in found.now.left_alone]
     return Pruned(network, pruning_row(job, found.now, latency), notes)
 

@@ -21,7 +21,7 @@ from sparsense.pipeline.detectors import make_variant
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import accuracy_row
 from sparsense.pipeline.records import Scorer, kept_record
-from sparsense.pipeline.run import identity, make_card, open_network, prune_network
+from sparsense.pipeline.run import GOING_ON, identity, make_card, open_network, prune_network
 from sparsense.pipeline.sparse_onnx import smaller_form
 from sparsense.pipeline.state import State, kept_state, state_folder
 from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
@@ -46,7 +46,7 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         RecipeError: The recipe says that nothing is pruned.
     """
     _require_prune(recipe)
-    with staged_folder(output) as folder, opened(recipe, output, data_root) as (network, data, state):
+    with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
         accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
         record = kept_record(network, recipe, data.train, progress, state)
         pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
@@ -80,7 +80,7 @@ def analyse_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None
         )
     with (
         staged_folder(output, mark="analysis.json") as folder,
-        opened(recipe, output, data_root) as (network, data, state),
+        opened(recipe, output, data_root, progress) as (network, data, state),
     ):
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
@@ -103,12 +103,16 @@ def preview_recipe(recipe: Recipe, *, data_root: str | None = None) -> DryRun:
 
 
 @contextmanager
-def opened(recipe: Recipe, output: Path, data_root: str | None) -> Iterator[tuple[Network, RunData, State]]:
+def opened(
+    recipe: Recipe, output: Path, data_root: str | None, progress: Progress
+) -> Iterator[tuple[Network, RunData, State]]:
     """The network, the data and the kept state of a job."""
     torch.manual_seed(recipe.seed)
     data = load_data(recipe, data_root)
     network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
     with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+        if state.begun:
+            progress(GOING_ON, 1, 1)
         yield network, data, state
 
 

@@ -41,6 +41,8 @@ from sparsense.recipe.schema import NetworkSection, Recipe
 from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
 
+GOING_ON = "going on where an interrupted job was"
+
 
 def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
     """Prune, attach, calibrate, export, verify, measure, report.
@@ -62,6 +64,8 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         data = load_data(recipe, data_root)
         network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
         with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+            if state.begun:
+                progress(GOING_ON, 1, 1)
             accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
             record = kept_record(network, recipe, data.train, progress, state)
             pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)

@@ -38,6 +38,11 @@ class State:
     folder: Path
     key: str
 
+    @property
+    def begun(self) -> bool:
+        """Whether an interrupted job has left something."""
+        return self.folder.is_dir()
+
     def piece(self, name: str, write: Callable[[Path], object]) -> Path:
         """The folder of a piece: written now, whole or not at all, unless it was before.
 
