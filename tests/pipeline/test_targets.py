@@ -125,6 +125,9 @@ def test_the_stopwatch_measures_in_onnx_runtime():
         same = watch.against_dense(job.dense.module)
         assert same.median_ms > 0
         assert watch.against_dense(job.dense.module) is same  # known widths are not measured again
+        times = watch.side_by_side({"one": job.dense.module})
+        assert list(times) == ["one"]
+        assert times["one"] > 0
 
 
 @pytest.mark.parametrize("best", ["kept", "padded", "rounded down"])

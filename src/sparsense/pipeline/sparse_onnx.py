@@ -9,6 +9,8 @@ import onnxruntime as ort
 from sparsense.benchmark.onnx_cost import random_feed
 from sparsense.graph.sparse import with_sparse_weights
 
+WORTH_IT = 0.05
+"""Least share of a file that sparse weights must save; other tools read dense files more often."""
 _ort = ort.capi.onnxruntime_pybind11_state
 REFUSALS: tuple[type[Exception], ...] = (_ort.Fail, _ort.InvalidGraph, _ort.InvalidArgument, _ort.NotImplemented)
 """What ONNX Runtime raises when it cannot load a file."""
@@ -24,7 +26,7 @@ def smaller_form(content: bytes) -> tuple[bytes, str]:
         The file, and a sentence for people ("" when there was nothing to gain).
     """
     sparse = with_sparse_weights(onnx.load_model_from_string(content)).SerializeToString()
-    if len(sparse) >= len(content):
+    if len(sparse) > (1 - WORTH_IT) * len(content):
         return content, ""
     try:
         same = _same_outputs(sparse, content)
