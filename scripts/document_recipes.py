@@ -26,6 +26,10 @@ measures how much each layer can lose. `--set prune.sparsity=0.7` replaces one v
 nearest known one. A run that was killed goes on where it was when the same recipe is started again, and ends the same,
 bit for bit, on the same machine.
 
+What is found out once can be kept and used again: `sensitivity.record` names a file for the record,
+`sensitivity.analysis` one for the analysis (`--analyse` writes `exported/NAME-analysis/analysis.json`, too). A file
+that was made of another network, of other samples or otherwise is refused.
+
 The least a recipe needs:
 
 ```yaml
