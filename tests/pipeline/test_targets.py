@@ -316,8 +316,9 @@ def test_a_search_moves_the_mask():
 # Objectives and scores
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"reconstruction"}))
-def test_every_objective_for_classifiers_can_fine_tune(name):
+@pytest.mark.parametrize("name", ["adversarial", "cross_entropy", "distillation", "noise", "outlier_exposure"])
+def test_objectives_for_classifiers_can_fine_tune(name):
+    assert name in OBJECTIVES
     changes = {
         "finetune": {"epochs": 1, "batch_size": 80, "objective": name},
         "data.outliers": {"source": "noisy_digits", "limit": 30},
