@@ -10,6 +10,7 @@ from sparsense.benchmark.latency import Latency
 from sparsense.errors import InputError, RecipeError, UnsupportedLayerError
 from sparsense.networks.checkpoint import save_network
 from sparsense.pipeline.amount import amount_for_time
+from sparsense.pipeline.records import held_out_samples, recorded_samples
 from sparsense.pipeline.run import open_network
 from sparsense.pruning.cost import measure_cost
 from sparsense.pruning.mask import Mask
@@ -187,6 +188,16 @@ def test_an_analysis_of_something_else_is_refused(tmp_path):
         jobs.pruned({**kept, "prune.criterion": "random"})
     with pytest.raises(InputError, match="it is of another data"):
         jobs.pruned({**kept, "seed": 3})
+
+
+def test_an_analysis_judges_samples_that_were_not_recorded():
+    with jobs.job({"sensitivity.samples": 130}) as job:
+        recorded, held_out = recorded_samples(job.recipe, job.data), held_out_samples(job.recipe, job.data)
+        assert (len(recorded), len(held_out)) == (130, 30)
+        rows = {row.tobytes() for row in recorded.inputs}
+        assert not any(row.tobytes() in rows for row in held_out.inputs)
+    with pytest.raises(InputError, match=r"sensitivity.samples \(150\) leaves 10 of 160, and 20 are needed"):
+        jobs.pruned({"sensitivity.samples": 150, "prune.scope": "sensitivity", "prune.sparsity": 0.2})
 
 
 def test_floors_and_ignored_types_hold():

@@ -13,8 +13,8 @@ class ObjectiveSection(Section):
     """What training makes small; a bare name stands for itself with default options."""
 
     name: str
-    """`cross_entropy`, `distillation` (soft targets of the dense network), `reconstruction`, `adversarial`,
-    `outlier_exposure` (needs `data.outliers`) or `noise`."""
+    """Such as `cross_entropy`, `distillation` (soft targets of the dense network), `reconstruction`, `adversarial`,
+    `outlier_exposure` (needs `data.outliers`) or `noise`; one file each in `sparsense.training.objectives`."""
     options: Options = Field(default={})
     """Options of the objective, such as `temperature` of `distillation`."""
 
