@@ -27,8 +27,9 @@ def behind_switch(graph: ir.Graph, values: Mapping[str, ir.Value], needed: Itera
     """
     always = set().union(*map(ancestors, needed))
     wanted = set().union(*map(ancestors, values.values()))
-    inner = [node for node in graph if node in wanted and node not in always]
-    graph.remove(inner)
+    asked_for = [node for node in graph if node not in always]
+    inner = [node for node in asked_for if node in wanted]  # the others are of no use to anybody
+    graph.remove(asked_for)
     for node in inner:  # so that nodes added to the graph later cannot take their names
         node.name = f"{SWITCH}/{node.name}"
         for output in node.outputs:

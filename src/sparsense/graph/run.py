@@ -37,7 +37,9 @@ class Session:
         threads: int | None = None,
         optimise: bool = True,
     ) -> None:
-        content = model if isinstance(model, bytes) else ir.to_proto(with_outputs(model, outputs)).SerializeToString()
+        if not isinstance(model, bytes):
+            asked = model if outputs is None else with_outputs(model, outputs)
+            model = ir.to_proto(asked).SerializeToString()
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.add_session_config_entry(
@@ -48,7 +50,7 @@ class Session:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except (
             Exception
         ) as error:  # onnxruntime's exceptions share no base class; every one of them means "cannot load"
