@@ -143,6 +143,12 @@ def test_widths_are_aligned_as_measured_and_it_is_told(monkeypatch, best):
     assert f"Widths: {best} measured fastest in ONNX Runtime at batch 1 (kept " in result.notes[0]
 
 
+def test_widths_that_fit_are_kept_without_measuring(monkeypatch):
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", None)
+    result = jobs.pruned({"prune.sparsity": 0.4, "prune.round_to": 8, "prune.align": "measure"})
+    assert result.notes == ["Widths: kept, as there was nothing to round or to pad."]
+
+
 # From where
 
 

@@ -119,7 +119,7 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
         alignment = align_widths(
             network.module,
             example_input(network.input_shape),
-            measure=watch.side_by_side,
+            measure=lambda modules: watch.side_by_side(modules) if len(modules) > 1 else dict.fromkeys(modules, 0.0),
             multiple=job.section.round_to or FAST_WIDTHS,
             saliency=job.scorer.saliency(network),
         )
@@ -132,6 +132,8 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
 
     folder = job.state.piece("aligned", write)
     told = json.loads((folder / "times.json").read_text())
+    if len(told["milliseconds"]) == 1:
+        return load_journey(folder, job.dense), ["Widths: kept, as there was nothing to round or to pad."]
     times = ", ".join(f"{name} {time:.3g} ms" for name, time in told["milliseconds"].items())
     note = f"Widths: {told['best']} measured fastest in ONNX Runtime at batch {watch.batch} ({times})."
     return load_journey(folder, job.dense), [note]
