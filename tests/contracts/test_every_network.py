@@ -7,7 +7,17 @@ from sparsense.networks import NETWORKS, load_checkpoint, load_network, save_net
 from sparsense.networks.network import example_input
 from sparsense.to_onnx import export_forward
 
-SMALL = ("mnist_convnet", "toycar_autoencoder")  # digits_resnet is exported in test_to_onnx.py
+SMALL = (
+    "mnist_convnet",
+    "toycar_autoencoder",
+    "gradcon_autoencoder",
+    "latent_norm_table",
+)  # digits_resnet is exported in test_to_onnx.py
+COLOURS = {"channels": 2}
+OPTIONS = {  # of those that do not count classes
+    "toycar_autoencoder": {"features": 32}, "latent_norm_table": {"features": 32}, "latent_norm_grey28": COLOURS,
+    "latent_norm_colour32": COLOURS, "gradcon_autoencoder": COLOURS, "gradcon_vae": COLOURS,
+}  # fmt: skip
 EXPORTS = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -36,7 +46,7 @@ def test_it_saves_and_reloads_exactly(name, tmp_path):
 
 @every_network
 def test_its_options_shape_it(name):
-    options = {"features": 32} if name == "toycar_autoencoder" else {"classes": 7}
+    options = OPTIONS.get(name, {"classes": 7})
     network = load_network(name, options=options)
     with torch.no_grad():
         output = network.module(example_input(network.input_shape))
