@@ -28,6 +28,7 @@ data:
   anomalies:
     letters: {source: letters, limit: 40}
 prune: null
+sensitivity: {samples: 20}
 heads: [{name: sensnorm_profile, explain: true}, {name: energy, explain: true}]
 fit: {samples: 200}
 calibrate: {false_alarm_rate: 0.1, per_class: pool}
