@@ -24,6 +24,7 @@ class RunData:
     test: Dataset
     anomalies: Mapping[str, Dataset]
     outliers: Dataset | None = None
+    validation_anomalies: Dataset | None = None
 
     def rows(self) -> list[DataSet]:
         """For the card."""
@@ -32,7 +33,7 @@ class RunData:
             ("calibration", "calibration", self.calibration),
             ("test", "test", self.test),
         ]
-        sets += [] if self.outliers is None else [("outliers", "train", self.outliers)]
+        sets += [(name, "train", data) for name, data in _learnt(self).items()]
         sets += [(name, "anomalous", data) for name, data in self.anomalies.items()]
         return [
             DataSet(name=name, role=role, source=data.name, count=len(data), sha256=data.sha256())  # type: ignore[arg-type]
@@ -56,7 +57,10 @@ def load_data(recipe: Recipe, data_root: str | None) -> RunData:
         _load(recipe.data.calibration, root, recipe.seed),
         _load(recipe.data.test, root, recipe.seed),
         {name: _load(section, root, recipe.seed) for name, section in recipe.data.anomalies.items()},
-        None if recipe.data.outliers is None else _load(recipe.data.outliers, root, recipe.seed),
+        *(
+            None if section is None else _load(section, root, recipe.seed)
+            for section in (recipe.data.outliers, recipe.data.validation_anomalies)
+        ),
     )
     _check_shapes(data)
     _check_disjoint(data)
@@ -75,9 +79,7 @@ def _load(section: SourceSection, root: str | None, seed: int) -> Dataset:
 
 def _check_shapes(data: RunData) -> None:
     expected = data.train.inputs.shape[1:], data.train.inputs.dtype
-    others = {"calibration": data.calibration, "test": data.test, **data.anomalies}
-    if data.outliers is not None:
-        others["outliers"] = data.outliers
+    others = {"calibration": data.calibration, "test": data.test, **data.anomalies, **_learnt(data)}
     for name, other in others.items():
         if (other.inputs.shape[1:], other.inputs.dtype) != expected:
             raise InputError(
@@ -88,11 +90,10 @@ def _check_shapes(data: RunData) -> None:
 
 def _check_disjoint(data: RunData) -> None:
     """Samples that calibrate a threshold must not have been seen before, nor be measured on; nor outliers learnt."""
-    sets = {"train": data.train, "calibration": data.calibration, "test": data.test, **data.anomalies}
+    learnt = _learnt(data)
+    sets = {"train": data.train, "calibration": data.calibration, "test": data.test, **data.anomalies, **learnt}
     pairs = [("calibration", "train"), ("calibration", "test"), ("test", "train")]
-    if data.outliers is not None:
-        sets["outliers"] = data.outliers
-        pairs += [("outliers", name) for name in data.anomalies]
+    pairs += [(name, other) for name in learnt for other in ("test", "calibration", *data.anomalies)]
     rows = {name: {row.tobytes() for row in np.ascontiguousarray(sets[name].inputs)} for name in _named(pairs)}
     for one, other in pairs:
         if shared := len(rows[one] & rows[other]):
@@ -100,6 +101,12 @@ def _check_disjoint(data: RunData) -> None:
                 f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the "
                 "false-alarm rate and honest measurements need separate samples. Remove the duplicates"
             )
+
+
+def _learnt(data: RunData) -> dict[str, Dataset]:
+    """Anomalies that are seen before anything is measured."""
+    sets = {"outliers": data.outliers, "validation_anomalies": data.validation_anomalies}
+    return {name: dataset for name, dataset in sets.items() if dataset is not None}
 
 
 def _named(pairs: list[tuple[str, str]]) -> list[str]:

@@ -49,8 +49,9 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
     with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
         accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
         record = kept_record(network, recipe, data.train, progress, state)
-        pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
-        assert pruned is not None
+        scorer = Scorer(recipe, data.train, record)
+        job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
+        pruned = prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
         save_network(pruned.network, folder / "network.safetensors")
         variants = [make_variant("dense", network), make_variant("pruned", pruned.network)]

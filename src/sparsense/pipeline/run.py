@@ -14,6 +14,7 @@ from sparsense.benchmark.explanation_file import Drawn, Key, write_explanations
 from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.report import write_report
 from sparsense.benchmark.score_file import ScoreKey, write_scores
+from sparsense.data import Dataset
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent, write_detector
 from sparsense.errors import InputError
@@ -36,7 +37,7 @@ from sparsense.pipeline.measure import (
 )
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, record_of
-from sparsense.pipeline.state import State, kept_state, state_folder
+from sparsense.pipeline.state import kept_state, state_folder
 from sparsense.recipe.schema import NetworkSection, Recipe
 from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
@@ -68,7 +69,9 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
                 progress(GOING_ON, 1, 1)
             accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
             record = kept_record(network, recipe, data.train, progress, state)
-            pruned = prune_network(network, record, recipe, data, accuracy, state=state, progress=progress)
+            scorer = Scorer(recipe, data.train, record)
+            job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
+            pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
             record.save(folder / "sensitivities.safetensors")
             save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
@@ -108,26 +111,14 @@ def open_network(section: NetworkSection, root: str | None, layout: str) -> Netw
     return network.in_layout(layout)
 
 
-def prune_network(
-    network: Network,
-    record: SensitivityRecord,
-    recipe: Recipe,
-    data: RunData,
-    accuracy: list[AccuracyRow],
-    *,
-    state: State,
-    progress: Progress,
-) -> Pruned | None:
-    """Prune as the recipe says, with the accuracy after each stage; None when it says not to."""
-    if recipe.prune is None:
-        return None
+def prune_network(job: Job, test: Dataset, accuracy: list[AccuracyRow]) -> Pruned:
+    """Prune as the recipe says; the accuracy after each stage goes to the end of the list."""
 
     def stage(name: str, smaller: Network) -> None:
-        accuracy.append(accuracy_row("pruned", name, smaller, data.test))
-        progress(f"pruning: {name}", 1, 1)
+        accuracy.append(accuracy_row("pruned", name, smaller, test))
+        job.progress(f"pruning: {name}", 1, 1)
 
-    scorer = Scorer(recipe, data.train, record)
-    return make_smaller(Job(recipe, network, data.train, data.outliers, scorer, state, progress), stage=stage)
+    return make_smaller(job, stage=stage)
 
 
 def make_card(
