@@ -1,6 +1,19 @@
 """The command line: every command in a file of its own, heavy imports inside the commands."""
 
-from sparsense.cli import attach, bench, inspect, listing, prune, recalibrate, run, score, verify
+from sparsense.cli import attach, bench, inspect, listing, prune, recalibrate, run, score, sweep, verify
 from sparsense.cli.app import app, main
 
-__all__ = ["app", "attach", "bench", "inspect", "listing", "main", "prune", "recalibrate", "run", "score", "verify"]
+__all__ = [
+    "app",
+    "attach",
+    "bench",
+    "inspect",
+    "listing",
+    "main",
+    "prune",
+    "recalibrate",
+    "run",
+    "score",
+    "sweep",
+    "verify",
+]

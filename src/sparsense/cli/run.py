@@ -58,14 +58,14 @@ def train(
     typer.echo(file)
 
 
-def _wait_without_spinning() -> None:
+def wait_without_spinning() -> None:
     """Threads of torch that wait leave the cores to others; asked before torch is loaded, which reads it once."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def load(recipe: Path, overrides: list[str] | None, *, doing: str) -> Recipe:
     """The recipe, once it is known that it can be run here."""
-    _wait_without_spinning()
+    wait_without_spinning()
     from sparsense.extras import need
     from sparsense.recipe import load_recipe, parse_override
 

@@ -1,0 +1,90 @@
+"""What a card says about each of its detectors, in the few numbers that a decision needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+from typing import Literal
+
+from sparsense.benchmark.card import AccuracyRow, Card, Count, LatencyRow, Positive, ResultRow, Row, Share
+from sparsense.benchmark.headline import final_accuracy, latency_of
+
+
+class Candidate(Row):
+    """One detector of one point.
+
+    Args:
+        file: Of the detector, in the folder of its run.
+        auroc: Mean over the anomalous sets; `auroc_worst` is the lowest of them, `fpr95` a mean again.
+        false_alarms: Share of the test set that is flagged, `asked` the rate that it was calibrated for.
+        time: Ratio to the plain dense forward pass of the same run, measured in turns at the smallest batch.
+        time_interval: 95 % interval of `time`.
+        milliseconds: Median, as the clock showed it; comparable within a run only.
+        bytes: Of the detector file, without its card.
+        multiply_adds: Of the forward pass of one sample, without head.
+    """
+
+    variant: Literal["dense", "pruned"]
+    head: str
+    file: str
+    accuracy: Share | None = None
+    reconstruction_error: float | None = None
+    auroc: Share | None = None
+    auroc_worst: Share | None = None
+    fpr95: Share | None = None
+    detected: Share | None = None
+    false_alarms: Share | None = None
+    asked: Share | None = None
+    time: Positive | None = None
+    time_interval: tuple[float, float] | None = None
+    milliseconds: Positive | None = None
+    bytes: Count
+    parameters: Count
+    multiply_adds: Count
+
+
+def candidates(card: Card) -> list[Candidate]:
+    """Every detector of a card, in its order."""
+    return [_candidate(card, row.variant, row.head) for row in card.detectors]
+
+
+def _candidate(card: Card, variant: Literal["dense", "pruned"], head: str) -> Candidate:
+    detector = next(row for row in card.detectors if (row.variant, row.head) == (variant, head))
+    size = card.network.pruned if variant == "pruned" and card.network.pruned is not None else card.network.dense
+    results = [row for row in card.results if (row.variant, row.head) == (variant, head)]
+    alarms = next((row for row in card.calibration if (row.variant, row.head) == (variant, head)), None)
+    accuracy, time = final_accuracy(card, variant), latency_of(card, variant, head)
+    return Candidate(
+        variant=variant,
+        head=head,
+        file=detector.file,
+        bytes=detector.bytes,
+        parameters=size.parameters,
+        multiply_adds=size.multiply_adds,
+        false_alarms=None if alarms is None else alarms.realised,
+        asked=None if alarms is None else alarms.rate,
+        **_quality(accuracy, results),
+        **_speed(time),
+    )
+
+
+def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str, float | None]:
+    return {
+        "accuracy": None if accuracy is None else accuracy.accuracy,
+        "reconstruction_error": None if accuracy is None else accuracy.reconstruction_error,
+        "auroc": _mean(row.auroc for row in results),
+        "auroc_worst": min((row.auroc for row in results), default=None),
+        "fpr95": _mean(row.fpr95 for row in results),
+        "detected": _mean(row.detected for row in results),
+    }
+
+
+def _speed(row: LatencyRow | None) -> dict[str, float | tuple[float, float] | None]:
+    if row is None:
+        return {}
+    return {"time": row.ratio, "time_interval": row.ratio_interval, "milliseconds": row.median_ms}
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    numbers = list(values)
+    return fmean(numbers) if numbers else None

@@ -1,0 +1,49 @@
+"""Where points run: processes of this machine, or a Ray cluster. An engine is a way to submit a task, nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+from sparsense.extras import need
+from sparsense.sweep.task import Outcome, Task, run_task
+
+Submit = Callable[[Task], "Future[Outcome]"]
+Engine = Callable[[int], AbstractContextManager[Submit]]
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[Submit]:
+    """At most `jobs` runs at a time on this machine; a thread waits for each."""
+    with ThreadPoolExecutor(jobs) as pool:
+        yield partial(pool.submit, run_task)
+
+
+@contextmanager
+def ray(jobs: int) -> Iterator[Submit]:
+    """The cluster that RAY_ADDRESS names, or one on this machine with `jobs` workers.
+
+    Ray places the tasks; results lie where the tasks write them, so machines need a folder in common.
+
+    Raises:
+        MissingExtraError: ray is not installed.
+    """
+    library = need("ray", doing="a sweep with --engine ray", extra="ray")
+    options = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
+    library.init(log_to_driver=False, **options)
+    try:
+        remote = library.remote(num_cpus=1, max_retries=0)(run_task)
+
+        def submit(task: Task) -> Future[Outcome]:
+            future: Future[Outcome] = remote.remote(task).future()
+            return future
+
+        yield submit
+    finally:
+        library.shutdown()
+
+
+ENGINES: dict[str, Engine] = {"processes": processes, "ray": ray}

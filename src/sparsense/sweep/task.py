@@ -1,0 +1,122 @@
+"""One point as a process of its own: a full `sparsense run`, whatever becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsense.benchmark.card import Card, load_card
+from sparsense.errors import InputError
+from sparsense.files import atomic_write
+from sparsense.sweep.candidates import candidates
+
+REASON_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process needs to run a point; plain values, so that it can be sent anywhere.
+
+    Args:
+        key: Of the point.
+        recipe: Text of the whole recipe.
+        folder: Where its results go; recipe and log lie beside it.
+        data_root: Folder of the published sets.
+        threads: Of the numerical libraries.
+    """
+
+    key: str
+    recipe: str
+    folder: Path
+    data_root: str | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a point: the body of its row in the store."""
+
+    key: str
+    done: bool
+    body: dict[str, Any]
+
+
+def run_task(task: Task) -> Outcome:
+    """Run a point, unless a card of this very recipe lies there already; never raises for what the run did.
+
+    The run is a process of its own, so a crash, or a kill for want of memory, costs one point and its memory goes back.
+    """
+    begun = time.monotonic()
+    reason = "" if _card(task) is not None else _run(task)
+    seconds = round(time.monotonic() - begun, 3)
+    card = None if reason else _card(task)
+    if card is None:
+        reason = reason or f"the run ended without the card {task.folder / 'card.json'}"
+        return Outcome(task.key, done=False, body={"reason": reason, "seconds": seconds})
+    return Outcome(task.key, done=True, body={"seconds": seconds, **facts(card, task.folder)})
+
+
+def facts(card: Card, folder: Path) -> dict[str, Any]:
+    """What the store keeps of a card."""
+    return {
+        "folder": str(folder),
+        "card_sha256": hashlib.sha256((folder / "card.json").read_bytes()).hexdigest(),
+        "version": card.versions.get("sparsense", ""),
+        "machine": card.machine.cpu,
+        "source": card.network.source,
+        "test_n": next((row.count for row in card.data if row.role == "test"), 0),
+        "candidates": [row.model_dump(mode="json") for row in candidates(card)],
+    }
+
+
+def _card(task: Task) -> Card | None:
+    """The card of a finished run of this recipe; results are renamed into place, so it is a whole one."""
+    try:
+        card = load_card(task.folder / "card.json")
+    except InputError:
+        return None
+    return card if card.recipe.sha256 == hashlib.sha256(task.recipe.encode()).hexdigest() else None
+
+
+def _run(task: Task) -> str:
+    """Why the run failed; empty when it did not."""
+    recipe = task.folder.with_name(f"{task.folder.name}.yaml")
+    with atomic_write(recipe) as temporary:
+        temporary.write_text(task.recipe, encoding="utf-8")
+    command = [sys.executable, "-m", "sparsense.cli.worker", "run", str(recipe), "--output", str(task.folder), "-q"]
+    if task.data_root is not None:
+        command += ["--data-root", task.data_root]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_environment(task),
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        message = process.stderr.read().strip()  # stdin stays open: its end tells the run that nobody waits for it
+        code = process.wait()
+    return "" if code == 0 else _reason(code, message)
+
+
+def _environment(task: Task) -> dict[str, str]:
+    count = str(task.threads)
+    return {**os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+
+
+def _reason(code: int, message: str) -> str:
+    """The message of the run, or the signal that ended it.
+
+    Example:
+        >>> _reason(2, "error: no such data"), _reason(-9, "")
+        ('no such data', 'ended by SIGKILL; a machine that runs out of memory does this')
+    """
+    if code < 0:
+        name = signal.Signals(-code).name if -code in {int(s) for s in signal.Signals} else f"signal {-code}"
+        hint = "; a machine that runs out of memory does this" if name == "SIGKILL" else ""
+        return f"ended by {name}{hint}" + (f": {message[-REASON_CHARACTERS:]}" if message else "")
+    return message.removeprefix("error: ")[-REASON_CHARACTERS:] or f"ended with exit code {code} and no message"
