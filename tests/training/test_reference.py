@@ -32,7 +32,11 @@ def card_of(weights):
 
 def test_weights_and_card_are_written_and_belong_together(tmp_path):
     weights = quick(tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["digits_resnet.json", "digits_resnet.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "digits_resnet.csv",
+        "digits_resnet.json",
+        "digits_resnet.safetensors",
+    ]
     card = card_of(weights)
     assert card["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert card["data"]["train"] == {

@@ -18,7 +18,7 @@ from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import TrainingSection
 from sparsense.training.loop import Training
 from sparsense.training.objectives import Context
-from sparsense.training.reference import make_training
+from sparsense.training.run import make_training
 
 
 @dataclass(frozen=True)

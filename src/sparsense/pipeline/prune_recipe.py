@@ -24,6 +24,7 @@ from sparsense.pipeline.records import Scorer, kept_record
 from sparsense.pipeline.run import GOING_ON, identity, make_card, open_network, prune_network
 from sparsense.pipeline.sparse_onnx import smaller_form
 from sparsense.pipeline.state import State, kept_state, state_folder
+from sparsense.pipeline.train import train_first
 from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
@@ -110,10 +111,12 @@ def opened(
     """The network, the data and the kept state of a job."""
     torch.manual_seed(recipe.seed)
     data = load_data(recipe, data_root)
-    network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
+    root = first_data_root(data_root, recipe.data_root)
+    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
     with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
         if state.begun:
             progress(GOING_ON, 1, 1)
+        train_first(network, recipe, data, state, output=output, progress=progress)
         yield network, data, state
 
 

@@ -38,15 +38,17 @@ from sparsense.pipeline.measure import (
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, record_of
 from sparsense.pipeline.state import kept_state, state_folder
+from sparsense.pipeline.train import train_first
 from sparsense.recipe.schema import NetworkSection, Recipe
 from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
+from sparsense.training.loop import seeded
 
 GOING_ON = "going on where an interrupted job was"
 
 
 def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
-    """Prune, attach, calibrate, export, verify, measure, report.
+    """Train where the recipe says so; prune, attach, calibrate, export, verify, measure, report.
 
     Args:
         recipe: What to do.
@@ -63,11 +65,13 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
     with staged_folder(output) as folder:
         torch.manual_seed(recipe.seed)
         data = load_data(recipe, data_root)
-        network = open_network(recipe.network, first_data_root(data_root, recipe.data_root), recipe.export.layout)
+        root = first_data_root(data_root, recipe.data_root)
+        network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
         with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
             if state.begun:
                 progress(GOING_ON, 1, 1)
-            accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
+            train_first(network, recipe, data, state, output=output, progress=progress)
+            accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
             record = kept_record(network, recipe, data.train, progress, state)
             scorer = Scorer(recipe, data.train, record)
             job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
@@ -89,8 +93,11 @@ def identity(recipe: Recipe, data: RunData, network: Network) -> tuple[str, ...]
     return recipe.to_yaml(), *(row.sha256 for row in data.rows()), network_sha256(network.module)
 
 
-def open_network(section: NetworkSection, root: str | None, layout: str) -> Network:
-    """The network of a recipe; its weights may lie below the data root, its input takes the asked layout."""
+def open_network(section: NetworkSection, root: str | None, layout: str, *, seed: int = 0) -> Network:
+    """The network of a recipe; its weights may lie below the data root, its input takes the asked layout.
+
+    Without weights it is the same for the same seed.
+    """
     weights = section.weights
     if weights not in (None, "bundled") and not Path(weights).is_file():
         if root is None or not (Path(root) / weights).is_file():
@@ -100,14 +107,15 @@ def open_network(section: NetworkSection, root: str | None, layout: str) -> Netw
                 "variable SPARSENSE_DATA, or the recipe key data_root; docs/data.md describes the files"
             )
         weights = str(Path(root) / weights)
-    network = load_network(
-        section.source,
-        weights=weights,
-        options=section.options,
-        preprocessing=None if section.preprocessing is None else section.preprocessing.build(),
-        input_shape=None if section.input_shape is None else tuple(section.input_shape),
-        task=section.task,
-    )
+    with seeded(seed):
+        network = load_network(
+            section.source,
+            weights=weights,
+            options=section.options,
+            preprocessing=None if section.preprocessing is None else section.preprocessing.build(),
+            input_shape=None if section.input_shape is None else tuple(section.input_shape),
+            task=section.task,
+        )
     return network.in_layout(layout)
 
 

@@ -1,12 +1,23 @@
-"""Train the network of a recipe from scratch."""
+"""Train the network of a recipe: by itself, or as the first step of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from sparsense.detector import Progress, silent
+from sparsense.errors import RecipeError
+from sparsense.files import atomic_write
+from sparsense.networks.network import Network
+from sparsense.pipeline.data import RunData, load_data
+from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
+from sparsense.training.fit import last_good, save_weights
 from sparsense.training.reference import train_reference
+from sparsense.training.run import Samples, make_train_run, run_training
+
+WEIGHTS = "trained.safetensors"
 
 
 def train_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
@@ -20,5 +31,48 @@ def train_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
 
     Returns:
         The weights' file.
+
+    Raises:
+        InputError: Sets of samples overlap that must not.
     """
+    load_data(recipe, data_root)
     return train_reference(recipe, output, data_root=data_root, report=progress)
+
+
+def train_first(network: Network, recipe: Recipe, data: RunData, state: State, *, output: Path,
+                progress: Progress) -> None:  # fmt: skip
+    """Train the network of a run in place, as its section `train` says; nothing happens when there is none.
+
+    What is finished is kept in the state. The log of the epochs, and the last good weights of a training that
+    diverged, lie beside the output.
+    """
+    if recipe.train is None:
+        return
+    if recipe.train.devices > 1:
+        raise RecipeError(
+            "a run trains in one process; train with `sparsense train` first, and name the weights in network.weights",
+            key="train.devices",
+        )
+    samples = Samples(data.train, data.outliers, data.validation_anomalies)
+
+    def write(folder: Path) -> None:
+        run_training(make_train_run(network, recipe, samples), recipe, state.begin() / WEIGHTS, report=progress)
+        save_weights(network.module, folder / WEIGHTS)
+
+    try:
+        piece = state.piece("trained", write)
+    finally:
+        _rescue(state.folder / WEIGHTS, output)
+    network.module.load_state_dict(load_file(piece / WEIGHTS))
+
+
+def _rescue(weights: Path, output: Path) -> None:
+    """Move what outlives the state to its place beside the output."""
+    kept = {
+        last_good(weights.with_suffix(".training.safetensors")): f"{output.name}.last-good.safetensors",
+        weights.with_suffix(".csv"): f"{output.name}.csv",
+    }
+    for found, name in kept.items():
+        if found.is_file():
+            with atomic_write(output.with_name(name)) as temporary:
+                temporary.write_bytes(found.read_bytes())

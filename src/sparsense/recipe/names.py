@@ -32,6 +32,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     named = {"train": recipe.data.train, "calibration": recipe.data.calibration, "test": recipe.data.test}
     if recipe.data.outliers is not None:
         named["outliers"] = recipe.data.outliers
+    if recipe.data.validation_anomalies is not None:
+        named["validation_anomalies"] = recipe.data.validation_anomalies
     named |= {f"anomalies.{name}": source for name, source in recipe.data.anomalies.items()}
     for name, source in named.items():
         yield from _source(f"data.{name}", source)

@@ -79,7 +79,10 @@ class DataSection(Section):
     anomalies: dict[Name, SourceSection] = Field(default={})
     """Name -> samples that the detectors should find."""
     outliers: SourceSection | None = None
-    """Learnt from by the objective `outlier_exposure`; keep them apart from `anomalies`."""
+    """Learnt from by `outlier_exposure`, `energy_fine_tuning` and `gradient_regularization`; keep them apart from
+    `test` and `anomalies`."""
+    validation_anomalies: SourceSection | None = None
+    """What `train.select: val_auroc` tells normal samples from; keep them apart from `test` and `anomalies`."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> DataSection:
@@ -181,7 +184,7 @@ class Recipe(Section):
     data: DataSection
     """Which samples."""
     train: TrainSection | None = None
-    """How `sparsense train` makes the network."""
+    """How the network is trained, before anything else is done with it; null: it is taken as it is."""
     sensitivity: SensitivitySection = SensitivitySection()
     """The pass that the criteria read."""
     prune: PruneSection | None = PruneSection()
@@ -206,6 +209,15 @@ class Recipe(Section):
         """Each head is written to a file that carries its name."""
         if twice := [name for name, count in Counter(h.name for h in self.heads).items() if count > 1]:
             raise ValueError(f"heads: {twice[0]!r} is listed twice; every head is written to a file of its name")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_used_where_they_are_named(self) -> Recipe:
+        by_labels = self.train is not None and self.train.select == "val_auroc"
+        if by_labels and self.data.validation_anomalies is None:
+            raise ValueError(
+                "train.select: val_auroc needs data.validation_anomalies: known anomalies, apart from those measured on"
+            )
         return self
 
     @model_validator(mode="after")

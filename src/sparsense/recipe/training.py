@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sparsense.recipe.section import BareName, Count, NotNegative, Options, Positive, Section
+from sparsense.recipe.section import BareName, Count, NotNegative, Options, Positive, Section, Share
 
 
 class ObjectiveSection(Section):
@@ -41,12 +41,39 @@ class TrainingSection(Section):
 
 
 class TrainSection(TrainingSection):
-    """For recipes that train the reference network itself (`sparsense train`)."""
+    """For recipes that train the network first: `sparsense run` before all else, `sparsense train` only that."""
 
     epochs: Count = 30
     """Passes over the training samples."""
     learning_rate: Positive = 0.1
     """The largest of the run."""
+    validation: Share = 0.0
+    """Share of the training samples that is held out, to choose an epoch by."""
+    select: Literal["last", "val_loss", "val_auroc"] = "last"
+    """Which epoch's weights are kept: the `last`, that of the smallest objective on held-out samples (`val_loss`), or
+    that which best tells them from `data.validation_anomalies` (`val_auroc`). The last one **uses labels**: results
+    are then not those of training on normal samples alone."""
+    patience: Count | None = None
+    """Epochs without a better one after which training ends; null: never before the last."""
+    accelerator: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    """Anything but `cpu` needs `sparsense[train]`."""
+    devices: Count = 1
+    """Processes that share every batch; several need `sparsense[train]` and `sparsense train`."""
+    precision: Literal["32", "bf16"] = "32"
+    """`bf16` computes forward passes in bfloat16; needs `sparsense[train]`."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs, beside the CSV file; needs `sparsense[train]`."""
+
+    @model_validator(mode="after")
+    def _chosen_by_something(self) -> TrainSection:
+        if self.select != "last" and not self.validation:
+            raise ValueError(
+                f"select: {self.select} needs held-out samples; set validation to the share of training samples that "
+                "is held out, such as 0.1"
+            )
+        if self.select == "last" and (self.patience is not None or self.validation):
+            raise ValueError("patience and validation are for select: val_loss or val_auroc; leave them out")
+        return self
 
 
 class SearchSection(TrainingSection):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sparsense.errors import TrainingError
+from sparsense.training.engine import Alone, Engine
 from sparsense.training.objectives import Objective
+from sparsense.training.selection import Selection, below, prefixed
 from sparsense.training.settings import TrainingSettings, make_optimizer
 
 B = TypeVar("B")
@@ -63,17 +65,34 @@ def train(
 class Training(Generic[B]):
     """A training run that goes on epoch by epoch; `sparsense.training.checkpoint` keeps it between them.
 
+    An objective may have `after_backward(module)`, called while the gradients of a step lie in the parameters, and
+    `state()` with `load_state(state)`, tensors that are kept with the weights. After the last epoch the module has the
+    weights that the selection has chosen, and the objective the state that belongs to them.
+
     Args:
         module: Trained in place; in evaluation mode between the epochs.
         objective: `(module, batch) -> loss`.
         batches: Gone through once per epoch.
         settings: As for `train`.
+        selection: Which epoch is kept; None: the last.
+        engine: Where the steps are computed.
     """
 
     def __init__(
-        self, module: nn.Module, objective: Objective[B], batches: Epoch[B], settings: TrainingSettings
+        self,
+        module: nn.Module,
+        objective: Objective[B],
+        batches: Epoch[B],
+        settings: TrainingSettings,
+        *,
+        selection: Selection | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        self.module, self.objective, self.batches, self.settings = module, objective, batches, settings
+        self.engine = engine or Alone()
+        self.module = module if engine is None else module.to(engine.device)
+        self.objective, self.batches, self.settings, self.selection = objective, batches, settings, selection
+        if hasattr(objective, "average"):
+            objective.average = self.engine.average
         self.optimizer = make_optimizer(module, settings)
         self.rates = settings.rates(settings.epochs * len(batches))
         self.losses: list[float] = []
@@ -82,8 +101,8 @@ class Training(Generic[B]):
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are over."""
-        return len(self.losses) == self.settings.epochs
+        """Whether all epochs are over, or the selection has no more patience."""
+        return len(self.losses) == self.settings.epochs or (self.selection is not None and self.selection.over)
 
     def epoch(self, *, after_step: Callable[[], object] = lambda: None, report: Report = lambda *_: None) -> float:
         """One more epoch.
@@ -99,26 +118,62 @@ class Training(Generic[B]):
         with _training_mode(self.module), self._random_numbers():
             rates = self.rates[first : first + len(self.batches)]
             for rate, batch in zip(rates, self.batches, strict=True):
-                loss = self.objective(self.module, batch)
-                found.append(_step(self.optimizer, rate, loss, step=first + len(found)))
+                found.append(self._step(rate, batch, step=first + len(found)))
                 after_step()
                 report("training", first + len(found), len(self.rates))
         _check_weights(self.module, self.settings.learning_rate)
         self.losses.append(sum(found) / len(found))
+        self._select()
         return self.losses[-1]
+
+    def state(self) -> dict[str, Tensor]:
+        """What was learnt: the module's tensors below `module/`, the objective's below `objective/`."""
+        remembered = self.objective.state() if hasattr(self.objective, "state") else {}
+        return prefixed("module/", self.module.state_dict()) | prefixed("objective/", remembered)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self.module.load_state_dict(below("module/", state))
+        if hasattr(self.objective, "load_state"):
+            own = below("objective/", state)
+            self.objective.load_state({name: tensor.to(self.engine.device) for name, tensor in own.items()})
+
+    def _step(self, rate: float, batch: B, *, step: int) -> float:
+        with self.engine.autocast():
+            loss = self.objective(self.module, self.engine.share(batch))
+        value = float(self.engine.average(loss.detach().float()))
+        _check_loss(value, rate, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        self.engine.backward(loss, self.module)
+        if hasattr(self.objective, "after_backward"):
+            self.objective.after_backward(self.module)
+        self.optimizer.step()
+        return value
+
+    def _select(self) -> None:
+        self.engine.align(self.module)
+        if self.selection is None:
+            return
+        with seeded(self.settings.seed):
+            self.selection.update(self.objective, self.module, self.state)
+        if self.done:
+            self.load_state(self.selection.best)
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
         """Torch's own random numbers go on where the last epoch left them, and come back as they were."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.random_state)
+            if self.engine.rank or self.engine.device.type != "cpu":  # draws of their own, the same after a kill
+                torch.manual_seed(self.settings.seed + 1_000_003 * self.engine.rank + 7919 * len(self.losses))
             yield
             self.random_state = torch.get_rng_state()
 
 
-def _step(optimizer: Optimizer, rate: float, loss: Tensor, *, step: int) -> float:
-    value = float(loss.detach())
-    if not torch.isfinite(loss.detach()).all():
+def _check_loss(value: float, rate: float, step: int) -> None:
+    if not math.isfinite(value):
         raise TrainingError(
             f"training diverged: the loss is {value} at step {step}, with learning rate {rate:.3g}. "
             "Try a tenth of the learning rate, or schedule one_cycle, which warms up; "
@@ -126,12 +181,6 @@ def _step(optimizer: Optimizer, rate: float, loss: Tensor, *, step: int) -> floa
             step=step,
             learning_rate=rate,
         )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return value
 
 
 def _check_weights(module: nn.Module, rate: float) -> None:

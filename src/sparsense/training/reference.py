@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from sparsense import __version__
 from sparsense.data import SOURCES, Dataset, first_data_root
@@ -21,14 +20,9 @@ from sparsense.files import atomic_write
 from sparsense.networks import Network, load_network
 from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.text import write_yaml
-from sparsense.recipe.training import TrainingSection
-from sparsense.training.batches import Batches
 from sparsense.training.evaluate import accuracy
-from sparsense.training.loop import Report, Training, seeded
-from sparsense.training.objectives import Context, make_objective
-from sparsense.training.settings import TrainingSettings
-
-BY_TASK = {"classifier": "cross_entropy", "reconstruction": "reconstruction"}
+from sparsense.training.loop import Report, seeded
+from sparsense.training.run import Samples, how_chosen, make_train_run, run_training
 
 
 def train_reference(
@@ -36,10 +30,12 @@ def train_reference(
 ) -> Path:
     """Train the network of a recipe as its section `train` says, from its initial weights.
 
+    A run that was killed goes on where it was, when it is started again.
+
     Args:
         recipe: Needs the sections `network`, `data` and `train`; the others are not looked at.
-        folder: Gets `NAME.safetensors`, which `load_network(source, weights=...)` reads, and the training card
-            `NAME.json`: recipe, data hashes, seed, versions, losses and accuracies.
+        folder: Gets `NAME.safetensors`, which `load_network(source, weights=...)` reads, the training card
+            `NAME.json` (recipe, data hashes, seed, versions, losses and accuracies), and `NAME.csv`, a row per epoch.
         data_root: Where the published data sets lie.
         report: See `sparsense.training.loop.train`.
 
@@ -53,75 +49,30 @@ def train_reference(
     if recipe.train is None:
         raise RecipeError("there is nothing to train: the recipe has no section 'train'", key="train")
     data = {split: _load(getattr(recipe.data, split), recipe, data_root) for split in ("train", "calibration", "test")}
-    network = _initial(recipe)
-    losses = train_section(network, data["train"], recipe.train, seed=recipe.seed, report=report)
-    content = save({name: tensor.clone() for name, tensor in network.module.state_dict().items()})
-    card = _card(recipe, network, data, losses) | {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    others = {key: getattr(recipe.data, key) for key in ("outliers", "validation_anomalies")}
+    loaded = {key: section and _load(section, recipe, data_root) for key, section in others.items()}
+    network = initial_network(recipe)
     weights = folder / f"{recipe.name}.safetensors"
-    with atomic_write(weights) as weights_file, atomic_write(weights.with_suffix(".json")) as card_file:
-        weights_file.write_bytes(content)
-        card_file.write_text(json.dumps(card, indent=1), "utf-8")
+    training = make_train_run(network, recipe, Samples(data["train"], **loaded))
+    losses = run_training(training, recipe, weights, report=report)
+    if training.engine.rank == 0:
+        _write(weights, network, _card(recipe, network, data | _present(loaded), losses) | how_chosen(training))
     return weights
 
 
-def train_section(
-    network: Network,
-    dataset: Dataset,
-    section: TrainingSection,
-    *,
-    seed: int,
-    report: Report = lambda *_: None,
-) -> list[float]:
-    """Train a network in place, as a section of a recipe says; the mean loss per epoch."""
-    training = make_training(network, network.module, dataset, section, seed=seed)
-    while not training.done:
-        training.epoch(report=report)
-    return training.losses
+def _write(weights: Path, network: Network, card: dict[str, Any]) -> None:
+    content = save({name: tensor.clone() for name, tensor in network.module.state_dict().items()})
+    card |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    with atomic_write(weights) as weights_file, atomic_write(weights.with_suffix(".json")) as card_file:
+        weights_file.write_bytes(content)
+        card_file.write_text(json.dumps(card, indent=1), "utf-8")
 
 
-def make_training(
-    network: Network,
-    module: nn.Module,
-    dataset: Dataset,
-    section: TrainingSection,
-    *,
-    seed: int,
-    context: Context | None = None,
-) -> Training[Any]:
-    """The training run that a section of a recipe describes, not begun yet.
-
-    Args:
-        network: Its preprocessing and task count.
-        module: What is trained: the network's module, or one around it.
-        dataset: With labels for classifiers.
-        section: How.
-        seed: Of order, augmentation and what the module draws.
-        context: What the objective may need besides.
-    """
-    context = context or Context(preprocessing=network.preprocessing)
-    if section.objective is None:
-        objective = make_objective(BY_TASK[network.task], {}, context)
-    else:
-        objective = make_objective(section.objective.name, section.objective.options, context)
-    batches = Batches.of(
-        dataset if dataset.labels is not None or network.task == "classifier" else _unlabelled(dataset),
-        network.preprocessing,
-        batch_size=section.batch_size,
-        augment=section.augment,
-        seed=seed,
-    )
-    settings = {
-        key: getattr(section, key) for key in ("epochs", "learning_rate", "optimizer", "schedule", "weight_decay")
-    }
-    return Training(module, objective, batches, TrainingSettings(**settings, seed=seed))
+def _present(loaded: dict[str, Dataset | None]) -> dict[str, Dataset]:
+    return {key: dataset for key, dataset in loaded.items() if dataset is not None}
 
 
-def _unlabelled(dataset: Dataset) -> Dataset:
-    """The same samples with a label that nobody looks at."""
-    return Dataset(dataset.name, dataset.inputs, np.zeros(len(dataset), np.int64))
-
-
-def _initial(recipe: Recipe) -> Network:
+def initial_network(recipe: Recipe) -> Network:
     """The network before training, the same for the same seed."""
     section = recipe.network
     with seeded(recipe.seed):
@@ -164,5 +115,12 @@ def _card(recipe: Recipe, network: Network, data: dict[str, Dataset], losses: li
         },
         "parameters": network.parameters,
         "losses": [round(loss, 6) for loss in losses],
-        "accuracy": {split: round(accuracy(network, dataset), 6) for split, dataset in data.items()},
+        "accuracy": _accuracies(network, data),
     }
+
+
+def _accuracies(network: Network, data: dict[str, Dataset]) -> dict[str, float]:
+    """Of classifiers, on what is not anomalous."""
+    if network.task != "classifier":
+        return {}
+    return {split: round(accuracy(network, data[split]), 6) for split in ("train", "calibration", "test")}

@@ -1,0 +1,85 @@
+"""A training run to its end: kept after every epoch, logged, and with its last good weights when it diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from sparsense.errors import TrainingError
+from sparsense.files import atomic_write
+from sparsense.training.checkpoint import load_training, read_notes, save_training
+from sparsense.training.logs import Log
+from sparsense.training.loop import Report, Training
+
+
+def fit(
+    training: Training[Any],
+    *,
+    checkpoint: Path,
+    identity: str,
+    logs: Sequence[Log] = (),
+    report: Report = lambda *_: None,
+    after_step: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Train to the end; a run of the same identity that was killed goes on where it was, and ends bit for bit the same.
+
+    Bit for bit holds on the same machine with the same number of threads, on the CPU.
+
+    Args:
+        training: Made anew, in the same way each time.
+        checkpoint: The file that is kept; it goes when the run is done.
+        identity: What makes the run, such as a hash of recipe and data; a file of another run is not gone on with.
+        logs: Told after every epoch.
+        report: As for `train`.
+        after_step: As for `train`.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        TrainingError: It diverged; the weights of the last good epoch lie beside the checkpoint.
+    """
+    if checkpoint.is_file() and read_notes(checkpoint).get("identity") == identity:
+        load_training(training, checkpoint)
+    while not training.done:
+        try:
+            training.epoch(after_step=after_step, report=report)
+        except TrainingError as error:
+            raise _explained(error, training, checkpoint) from error
+        if training.engine.rank == 0:
+            save_training(training, checkpoint, identity=identity)
+            for log in logs:
+                log(training)
+    if training.engine.rank == 0:
+        checkpoint.unlink(missing_ok=True)
+    training.module.to("cpu")
+    return training.losses
+
+
+def last_good(checkpoint: Path) -> Path:
+    """Where the weights of the last good epoch of a diverged run lie."""
+    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".last-good.safetensors")
+
+
+def _explained(error: TrainingError, training: Training[Any], checkpoint: Path) -> TrainingError:
+    """The same error, with the place of the last good weights."""
+    if not checkpoint.is_file():
+        kept = "No epoch was finished before, so nothing is kept"
+    else:
+        load_training(training, checkpoint)
+        path = last_good(checkpoint)
+        save_weights(training.module, path)
+        kept = f"The weights of the last good epoch ({len(training.losses)}) are kept in {path}"
+        checkpoint.unlink()
+    return TrainingError(f"{error} {kept}.", step=error.step, learning_rate=error.learning_rate)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """The tensors of a module, as `load_network(source, weights=...)` reads them."""
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()},
+                  temporary)  # fmt: skip
