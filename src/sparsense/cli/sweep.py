@@ -15,6 +15,7 @@ from sparsense.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from sparsense.sweep.points import Point
+    from sparsense.sweep.recipe import SweepRecipe
     from sparsense.sweep.running import Settings
     from sparsense.sweep.store import Store
 
@@ -31,6 +32,8 @@ def sweep(
     set_: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the points and what is left to do.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed points again.")] = False,
+    report_only: Annotated[bool, typer.Option("--report", help="Only write the report of what is stored.")] = False,
+    margin: Annotated[float, typer.Option(min=0, max=1, help="Loss that a recommendation allows.")] = 0.005,
     quiet: Quiet = False,
 ) -> None:
     """Run every point of a sweep; prints what came of it, and on the last line the folder.
@@ -43,7 +46,7 @@ def sweep(
     from sparsense.sweep.engines import ENGINES
     from sparsense.sweep.points import points
     from sparsense.sweep.recipe import load_sweep
-    from sparsense.sweep.running import Settings, run_sweep
+    from sparsense.sweep.running import Settings
     from sparsense.sweep.store import open_store
 
     if engine not in ENGINES:
@@ -56,16 +59,38 @@ def sweep(
     settings = Settings(jobs, ENGINES[engine], data_root, retry_failed)
     if dry_run:
         _preview(found, folder / "sweep.sqlite", settings)
-        return
+    elif report_only:
+        with open_store(folder / "sweep.sqlite", read_only=True) as store:
+            _report(store, folder, margin, quiet=quiet)
+    else:
+        _run(loaded, found, folder, settings, margin, quiet=quiet)
+
+
+def _run(
+    sweep: SweepRecipe, found: Sequence[Point], folder: Path, settings: Settings, margin: float, *, quiet: bool
+) -> None:
+    from sparsense.sweep.running import run_sweep
+    from sparsense.sweep.store import open_store
+
     with open_store(folder / "sweep.sqlite") as store, progress(quiet=quiet) as report:
-        came_to = run_sweep(loaded, found, store, folder=folder, settings=settings, progress=report)
+        came_to = run_sweep(sweep, found, store, folder=folder, settings=settings, progress=report)
         for line in _failures(found, store):
             typer.echo(line, err=True)
-    if not quiet:
-        typer.echo(f"{came_to.done} points done, {came_to.failed} failed, {came_to.left} left by the budget")
-    typer.echo(folder)
+        if not quiet:
+            typer.echo(f"{came_to.done} points done, {came_to.failed} failed, {came_to.left} left by the budget")
+        _report(store, folder, margin, quiet=quiet)
     if came_to.failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _report(store: Store, folder: Path, margin: float, *, quiet: bool) -> None:
+    from sparsense.sweep.report import contents, write_sweep_report
+
+    write_sweep_report(store, folder, margin=margin)
+    if not quiet:
+        for line in contents(store, margin=margin)["sentences"]:
+            typer.echo(line)
+    typer.echo(folder)
 
 
 def _preview(found: Sequence[Point], file: Path, settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from sparsense.benchmark.card import AccuracyRow, Card, Count, LatencyRow, Positive, ResultRow, Row, Share
 from sparsense.benchmark.headline import final_accuracy, latency_of
@@ -68,7 +68,7 @@ def _candidate(card: Card, variant: Literal["dense", "pruned"], head: str) -> Ca
     )
 
 
-def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str, float | None]:
+def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str, Any]:
     return {
         "accuracy": None if accuracy is None else accuracy.accuracy,
         "reconstruction_error": None if accuracy is None else accuracy.reconstruction_error,
@@ -79,7 +79,7 @@ def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str
     }
 
 
-def _speed(row: LatencyRow | None) -> dict[str, float | tuple[float, float] | None]:
+def _speed(row: LatencyRow | None) -> dict[str, Any]:
     if row is None:
         return {}
     return {"time": row.ratio, "time_interval": row.ratio_interval, "milliseconds": row.median_ms}

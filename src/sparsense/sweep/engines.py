@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 from sparsense.extras import need
 from sparsense.sweep.task import Outcome, Task, run_task
@@ -19,7 +18,11 @@ Engine = Callable[[int], AbstractContextManager[Submit]]
 def processes(jobs: int) -> Iterator[Submit]:
     """At most `jobs` runs at a time on this machine; a thread waits for each."""
     with ThreadPoolExecutor(jobs) as pool:
-        yield partial(pool.submit, run_task)
+
+        def submit(task: Task) -> Future[Outcome]:
+            return pool.submit(run_task, task)
+
+        yield submit
 
 
 @contextmanager

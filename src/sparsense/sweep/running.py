@@ -64,7 +64,9 @@ def run_sweep(
         progress: Called with `(what, done, of)` when a point ends.
     """
     todo = missing(points, store, retry_failed=settings.retry_failed)
-    store.append("sweep", name=sweep.name, text=sweep.to_yaml(), points=len(points))
+    store.append(
+        "sweep", name=sweep.name, text=sweep.to_yaml(), points=[point.key for point in points], jobs=settings.jobs
+    )
     if todo:
         tasks = (_task(point, folder, settings) for point in within_budget(todo, store, sweep.minutes))
         values = {point.key: point.values for point in points}
