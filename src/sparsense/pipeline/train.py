@@ -8,12 +8,11 @@ from safetensors.torch import load_file
 
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
-from sparsense.files import atomic_write
 from sparsense.networks.network import Network
 from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
-from sparsense.training.fit import last_good, save_weights
+from sparsense.training.fit import save_weights
 from sparsense.training.reference import train_reference
 from sparsense.training.run import Samples, make_train_run, run_training
 
@@ -56,23 +55,8 @@ def train_first(network: Network, recipe: Recipe, data: RunData, state: State, *
     samples = Samples(data.train, data.outliers, data.validation_anomalies)
 
     def write(folder: Path) -> None:
-        run_training(make_train_run(network, recipe, samples), recipe, state.begin() / WEIGHTS, report=progress)
+        checkpoint = state.begin() / "training.safetensors"
+        run_training(make_train_run(network, recipe, samples), recipe, checkpoint, beside=output, report=progress)
         save_weights(network.module, folder / WEIGHTS)
 
-    try:
-        piece = state.piece("trained", write)
-    finally:
-        _rescue(state.folder / WEIGHTS, output)
-    network.module.load_state_dict(load_file(piece / WEIGHTS))
-
-
-def _rescue(weights: Path, output: Path) -> None:
-    """Move what outlives the state to its place beside the output."""
-    kept = {
-        last_good(weights.with_suffix(".training.safetensors")): f"{output.name}.last-good.safetensors",
-        weights.with_suffix(".csv"): f"{output.name}.csv",
-    }
-    for found, name in kept.items():
-        if found.is_file():
-            with atomic_write(output.with_name(name)) as temporary:
-                temporary.write_bytes(found.read_bytes())
+    network.module.load_state_dict(load_file(state.piece("trained", write) / WEIGHTS))

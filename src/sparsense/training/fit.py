@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,25 @@ from sparsense.training.logs import Log
 from sparsense.training.loop import Report, Training
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where a run is kept.
+
+    Args:
+        checkpoint: Written after every epoch; it goes when the run is done.
+        identity: What makes the run, such as a hash of recipe and data; a file of another run is not gone on with.
+        last_good: Gets the weights of the last good epoch when the run diverges.
+    """
+
+    checkpoint: Path
+    identity: str
+    last_good: Path
+
+
 def fit(
     training: Training[Any],
+    kept: Kept,
     *,
-    checkpoint: Path,
-    identity: str,
     logs: Sequence[Log] = (),
     report: Report = lambda *_: None,
     after_step: Callable[[], object] = lambda: None,
@@ -31,8 +46,7 @@ def fit(
 
     Args:
         training: Made anew, in the same way each time.
-        checkpoint: The file that is kept; it goes when the run is done.
-        identity: What makes the run, such as a hash of recipe and data; a file of another run is not gone on with.
+        kept: Where.
         logs: Told after every epoch.
         report: As for `train`.
         after_step: As for `train`.
@@ -41,17 +55,20 @@ def fit(
         The mean loss of each epoch.
 
     Raises:
-        TrainingError: It diverged; the weights of the last good epoch lie beside the checkpoint.
+        TrainingError: It diverged; the message says where the weights of the last good epoch lie.
     """
-    if checkpoint.is_file() and read_notes(checkpoint).get("identity") == identity:
+    checkpoint = kept.checkpoint
+    if checkpoint.is_file() and read_notes(checkpoint).get("identity") == kept.identity:
         load_training(training, checkpoint)
     while not training.done:
         try:
             training.epoch(after_step=after_step, report=report)
         except TrainingError as error:
-            raise _explained(error, training, checkpoint) from error
+            if training.engine.rank:
+                raise
+            raise _explained(error, training, kept) from error
         if training.engine.rank == 0:
-            save_training(training, checkpoint, identity=identity)
+            save_training(training, checkpoint, identity=kept.identity)
             for log in logs:
                 log(training)
     if training.engine.rank == 0:
@@ -60,22 +77,16 @@ def fit(
     return training.losses
 
 
-def last_good(checkpoint: Path) -> Path:
-    """Where the weights of the last good epoch of a diverged run lie."""
-    return checkpoint.with_name(checkpoint.name.removesuffix(".safetensors") + ".last-good.safetensors")
-
-
-def _explained(error: TrainingError, training: Training[Any], checkpoint: Path) -> TrainingError:
-    """The same error, with the place of the last good weights."""
-    if not checkpoint.is_file():
-        kept = "No epoch was finished before, so nothing is kept"
+def _explained(error: TrainingError, training: Training[Any], kept: Kept) -> TrainingError:
+    """The same error, with the place of the last good weights, which are written now."""
+    if not kept.checkpoint.is_file():
+        where = "No epoch was finished before, so nothing is kept"
     else:
-        load_training(training, checkpoint)
-        path = last_good(checkpoint)
-        save_weights(training.module, path)
-        kept = f"The weights of the last good epoch ({len(training.losses)}) are kept in {path}"
-        checkpoint.unlink()
-    return TrainingError(f"{error} {kept}.", step=error.step, learning_rate=error.learning_rate)
+        load_training(training, kept.checkpoint)
+        save_weights(training.module, kept.last_good)
+        where = f"The weights of the last good epoch ({len(training.losses)}) are kept in {kept.last_good}"
+        kept.checkpoint.unlink()
+    return TrainingError(f"{error} {where}.", step=error.step, learning_rate=error.learning_rate)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -54,7 +54,8 @@ def train_reference(
     network = initial_network(recipe)
     weights = folder / f"{recipe.name}.safetensors"
     training = make_train_run(network, recipe, Samples(data["train"], **loaded))
-    losses = run_training(training, recipe, weights, report=report)
+    checkpoint = weights.with_suffix(".training.safetensors")
+    losses = run_training(training, recipe, checkpoint, beside=folder / recipe.name, report=report)
     if training.engine.rank == 0:
         _write(weights, network, _card(recipe, network, data | _present(loaded), losses) | how_chosen(training))
     return weights

@@ -19,7 +19,7 @@ from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import TrainingSection
 from sparsense.training.batches import Batches
 from sparsense.training.engine import make_engine
-from sparsense.training.fit import fit
+from sparsense.training.fit import Kept, fit
 from sparsense.training.logs import csv_log, tensorboard_log
 from sparsense.training.loop import Report, Training
 from sparsense.training.objectives import Context, Objective, make_objective
@@ -46,16 +46,27 @@ class Samples:
 
 
 def run_training(
-    training: Training[Any], recipe: Recipe, weights: Path, *, report: Report = lambda *_: None
+    training: Training[Any], recipe: Recipe, checkpoint: Path, *, beside: Path, report: Report = lambda *_: None
 ) -> list[float]:
-    """Go through the run of a recipe's section `train`: checkpoint and logs lie beside the weights it is for."""
+    """Go through the run of a recipe's section `train`.
+
+    Args:
+        training: See `make_train_run`.
+        recipe: The recipe.
+        checkpoint: Kept until the run is done.
+        beside: A path without suffix: `.csv` gets the log, `.last-good.safetensors` what is left when it diverges.
+        report: See `sparsense.training.loop.train`.
+
+    Returns:
+        The mean loss of each epoch.
+    """
     assert recipe.train is not None
-    logs = [csv_log(weights.with_suffix(".csv"))]
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    logs = [csv_log(beside.with_name(f"{beside.name}.csv"))]
     if recipe.train.tensorboard:
-        logs.append(tensorboard_log(weights.with_suffix(".tensorboard")))
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = weights.with_suffix(".training.safetensors")
-    return fit(training, checkpoint=checkpoint, identity=_identity(training, recipe), logs=logs, report=report)
+        logs.append(tensorboard_log(beside.with_name(f"{beside.name}.tensorboard")))
+    kept = Kept(checkpoint, _identity(training, recipe), beside.with_name(f"{beside.name}.last-good.safetensors"))
+    return fit(training, kept, logs=logs, report=report)
 
 
 def _identity(training: Training[Any], recipe: Recipe) -> str:

@@ -1,0 +1,150 @@
+"""Training as the first step of a run: the file that is shipped scores with the trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparsense.benchmark.card import load_card
+from sparsense.data import SOURCES
+from sparsense.errors import InputError, RecipeError, TrainingError
+from sparsense.networks import load_checkpoint
+from sparsense.pipeline import run_recipe
+from sparsense.pipeline.train import train_recipe
+from sparsense.recipe.load import read_recipe
+from sparsense.recipe.names import check_names
+from sparsense.runtime import ExportedDetector
+
+ZEROS = "{source: digits, split: %s, limit: 30, options: {classes: [0], size: 28}}"
+RECIPE = f"""
+name: tiny
+network: {{source: gradcon_autoencoder, weights: null}}
+data:
+  train: {ZEROS % "train"}
+  calibration: {ZEROS % "calibration"}
+  test: {ZEROS % "test"}
+  anomalies:
+    ones: {{source: digits, split: test, limit: 20, options: {{classes: [1], size: 28}}}}
+train:
+  {{epochs: 2, batch_size: 10, optimizer: adam, learning_rate: 1e-3, weight_decay: 0, validation: 0.2, select: val_loss,
+   objective: {{name: gradcon}}}}
+sensitivity: {{loss: reconstruction, samples: 20}}
+prune: null
+finetune: null
+batch_norm: null
+heads: [gradcon]
+fit: {{samples: 30}}
+calibrate: {{false_alarm_rate: 0.1}}
+benchmark: null
+"""
+
+
+def recipe(**changes):
+    return check_names(read_recipe(RECIPE, changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return run_recipe(recipe(), output=tmp_path_factory.mktemp("run") / "tiny")
+
+
+def zeros(split, digit=0, count=30):
+    return SOURCES["digits"](split, classes=[digit], limit=count, seed=0, size=28)
+
+
+def test_a_run_trains_as_sparsense_train_does(folder, tmp_path):
+    weights = load_file(train_recipe(recipe(), output=tmp_path))
+    assert weights.keys() == load_file(folder / "network.safetensors").keys()
+    for name, tensor in load_file(folder / "network.safetensors").items():
+        assert torch.equal(tensor, weights[name]), name
+    assert (folder.parent / "tiny.csv").read_text() == (tmp_path / "tiny.csv").read_text()
+    assert not (folder.parent / ".tiny.state").exists()
+    assert load_card(folder / "card.json").parity[0].head == "gradcon"
+
+
+def test_deployed_gradcon_scores_are_those_of_a_loop_at_any_batch_size(folder):
+    module = load_checkpoint(folder / "network.safetensors").module.double()
+    decoder = [part.weight for part in module.decoder if hasattr(part, "weight")]
+
+    def gradients(image):
+        x = torch.from_numpy(image[None].transpose(0, 3, 1, 2) / 255)
+        loss = ((module(x) - x) ** 2).mean()
+        return loss.item(), [g.numpy().ravel() for g in torch.autograd.grad(loss, decoder)]
+
+    rows = [gradients(image)[1] for image in zeros("train").inputs]
+    means = [np.mean([row[layer] for row in rows], 0) for layer in range(4)]
+    images = np.concatenate([zeros("test", count=5).inputs, zeros("test", 1, count=5).inputs])
+    expected = []
+    for image in images:
+        loss, found = gradients(image)
+        cosines = [g @ m / np.linalg.norm(g) / np.linalg.norm(m) for g, m in zip(found, means, strict=True)]
+        expected.append(loss - 0.12 * np.mean(cosines))
+    detector = ExportedDetector(folder / "detector.onnx")
+    for size in (1, 3, 10):
+        scores = np.concatenate([detector(images[start : start + size]).score for start in range(0, 10, size)])
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path):
+    changes = {"train.learning_rate": 1e18, "train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
+    last = tmp_path / "tiny.last-good.safetensors"
+    with pytest.raises(TrainingError, match=r"the last good epoch \(1\) are kept in") as told:
+        run_recipe(recipe(**changes, **{"train.objective": "reconstruction"}), output=tmp_path / "tiny")
+    assert str(last) in str(told.value)
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(last).values())
+    assert not (tmp_path / "tiny").exists()
+    assert not (tmp_path / ".tiny.state").exists()
+
+
+def test_outliers_that_are_also_measured_on_are_refused(tmp_path):
+    inside = {"source": "digits", "split": "test", "limit": 5, "options": {"classes": [1], "size": 28}}
+    for name in ("outliers", "validation_anomalies"):
+        with pytest.raises(InputError, match=rf"5 samples of data\.{name} are also in data\.ones"):
+            train_recipe(recipe(**{f"data.{name}": inside}), output=tmp_path)
+    own = {"source": "digits", "split": "test", "limit": 5, "options": {"classes": [0], "size": 28}}
+    with pytest.raises(InputError, match=r"samples of data\.outliers are also in data\.test"):
+        train_recipe(recipe(**{"data.outliers": own}), output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_the_split_lacks_are_refused(tmp_path):
+    absent = {"source": "digits", "split": "train", "options": {"classes": [10], "size": 28}}
+    with pytest.raises(InputError, match=r"classes=\[10\]: dataset 'digits/train' has the labels 0, 1, 2"):
+        train_recipe(recipe(**{"data.train": absent}), output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.validation": 0.0}, "val_loss needs held-out samples"),
+        ({"train.select": "last"}, "patience and validation are for select"),
+        ({"train.select": "val_auroc"}, "needs data.validation_anomalies"),
+        ({"train.objective": "greg"}, "unknown training objective 'greg'"),
+        ({"train.objective": {"name": "gradcon", "options": {"alfa": 1}}}, "Did you mean 'alpha'"),
+        ({"train.objective": "energy_fine_tuning"}, r"name them in data\.outliers"),
+    ],
+)
+def test_what_a_recipe_asks_for_in_vain_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe(**changes)
+
+
+def test_a_run_in_several_processes_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"train\.devices: a run trains in one process"):
+        run_recipe(recipe(**{"train.devices": 2}), output=tmp_path / "tiny")
+
+
+def test_an_epoch_chosen_by_labels_says_so_on_the_card(tmp_path):
+    import json
+
+    anomalies = {"source": "digits", "split": "calibration", "limit": 10, "options": {"classes": [1], "size": 28}}
+    changes = {"data.validation_anomalies": anomalies, "train.select": "val_auroc"}
+    weights = train_recipe(recipe(**changes), output=tmp_path)
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["uses_labels"] is True
+    assert card["epoch"] == 1 + int(np.argmax(card["values"]))
+    assert card["data"]["validation_anomalies"]["count"] == 10
