@@ -1,12 +1,13 @@
 """The command line: every command in a file of its own, heavy imports inside the commands."""
 
-from sparsense.cli import attach, bench, inspect, listing, prune, recalibrate, run, score, sweep, verify
+from sparsense.cli import attach, bench, compare, inspect, listing, prune, recalibrate, run, score, sweep, verify
 from sparsense.cli.app import app, main
 
 __all__ = [
     "app",
     "attach",
     "bench",
+    "compare",
     "inspect",
     "listing",
     "main",
