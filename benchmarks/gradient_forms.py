@@ -31,13 +31,15 @@ weights = sys.modules["sparsense.autodiff.weight_gradient"]  # the package's nam
 HUGE = 2**60
 
 
+def residues(op: Any, delta: Any, like: Any, weight: Any, window: Any) -> Any:
+    return convolution._convolve_residues(op, delta, like, convolution._adjoint(op, weight, 1), window)
+
+
 def transposed(op: Any, delta: Any, like: Any, weight: Any, window: Any) -> Any:
-    """The adjoint of a strided convolution as the one node that says it."""
-    if max(window.strides) == 1:
-        return convolve_back(op, delta, like, weight, window)
+    """Of depthwise convolutions, whose kernel is its own adjoint."""
     sizes = zip(like.shape[2:], delta.shape[2:], window.axes, strict=True)
-    missing = [n - ((q - 1) * axis.stride + axis.reach + 1 - axis.begin - axis.end) for n, q, axis in sizes]
-    return op.ConvTranspose(delta, weight, **window.attributes(), group=window.group, output_padding=missing)
+    unseen = [n - ((q - 1) * axis.stride + axis.reach + 1 - axis.begin - axis.end) for n, q, axis in sizes]
+    return op.ConvTranspose(delta, weight, **window.attributes(), group=window.group, output_padding=unseen)
 
 
 def depth_to_space(op: Any, phases: Any, _: Any, strides: Any) -> Any:
@@ -49,12 +51,12 @@ def products(op: Any, layer: Any, delta: Any, window: Any) -> Any:
     return weights._patch_products(op, layer.activation, delta, weight, window)
 
 
-convolve_back = convolution.convolve_back
 FORMS: dict[str, list[tuple[Any, str, Any]]] = {
     "masks as comparisons": [(masks, "fits", lambda _: False)],
     "gate sums by ReduceSum": [(gates, "_is_averaged", lambda _: False)],
-    "strides by ConvTranspose": [(convolution, "convolve_back", transposed)],
-    "strides woven by DepthToSpace": [(convolution, "_weave_channels_last", depth_to_space)],
+    "strides from residues": [(convolution, "_convolve_transposed", residues)],
+    "depthwise strides by ConvTranspose": [(convolution, "_convolve_residues", transposed)],
+    "depthwise strides woven by DepthToSpace": [(convolution, "_weave_channels_last", depth_to_space)],
     "no way back into the blocked layout": [(convolution, "into_blocks", lambda _, value, *__: value)],
     "depthwise weights by matrix products": [(weights, "_depthwise", products)],
     "gradient of a layer in one block": [(weights, "LARGEST", HUGE)],

@@ -64,9 +64,7 @@ def test_a_linear_step_that_two_branches_share_runs_once() -> None:
     two = op.Conv(x, narrow.astype(np.float32), strides=[2, 2])
     y, seed = op.Add(one, two), random.normal(size=(2, 8, 4, 4)).astype(np.float32)
     gradient = differentiate(op, of=y, wrt=[x], seed=op.constant(seed))[x]
-    transposed = (node for node in ancestors(gradient) if node.op_type == "Transpose")
-    weaves = sum(list(node.attributes["perm"].as_ints()) == [0, 1, 3, 2, 4] for node in transposed)
-    assert weaves == 1
+    assert [node.op_type for node in ancestors(gradient)].count("Conv") == 1  # back into the blocked layout
     values = random.normal(size=(2, 8, 8, 8))
     forward, found = run(op, [y, gradient], values)
     assert (found * values).sum() == pytest.approx((forward * seed).sum(), rel=1e-4)  # <A^T u, v> = <u, A v>

@@ -20,11 +20,11 @@ def convolve_back(op: Builder, delta: ir.Value, like: ir.Value, weight: ir.Value
 
     dx[i, h] = sum over o, j of W[o, i, j] * delta[o, q],   q = (h + begin - j * dilation) / stride where whole
 
-    With stride 1 this is one convolution with the flipped, transposed kernel. With a larger stride every residue
-    of h modulo the stride sees its own small kernel: one convolution makes all residues as extra channels, and they
-    are then woven together (sub-pixel form). `ConvTranspose` would say the same in one node; it is several times
-    slower in ONNX Runtime because it stays outside the blocked layout. The kernel is rearranged by nodes on the
-    constant, which every runtime folds when it loads the file, so that the weights are stored once.
+    With stride 1 this is one convolution with the flipped, transposed kernel. With a larger stride it is a
+    `ConvTranspose`, except for groups of channels, for which ONNX Runtime's is slow, and for free sizes: there every
+    residue of h modulo the stride sees its own small kernel; one convolution for each makes the residues as extra
+    channels, and they are then woven together (sub-pixel form). Kernels are rearranged by nodes on the constant, which
+    every runtime folds when it loads the file, so that the weights are stored once.
 
     Args:
         op: Builder.
@@ -33,11 +33,21 @@ def convolve_back(op: Builder, delta: ir.Value, like: ir.Value, weight: ir.Value
         weight: `[O, I / group, *kernel]`.
         window: The convolution's geometry.
     """
+    strided, known = max(window.strides) > 1, all_known([*dims(delta)[2:], *dims(like)[2:]])
+    if strided and known and window.group == 1:
+        return into_blocks(op, _convolve_transposed(op, delta, like, weight, window))
     kernel = _adjoint(op, weight, window.group)
-    if all(stride == 1 for stride in window.strides):
+    if not strided:
         pads = [axis.reach - axis.begin for axis in window.axes] + [axis.reach - axis.end for axis in window.axes]
         return _conv(op, delta, _flip(op, kernel, range(2, rank(kernel))), pads, window.group, window.dilations)
     return into_blocks(op, _convolve_residues(op, delta, like, kernel, window))
+
+
+def _convolve_transposed(op: Builder, delta: ir.Value, like: ir.Value, weight: ir.Value, window: Window) -> ir.Value:
+    """As the one operator that is defined as the adjoint; inputs that no output saw are its `output_padding`."""
+    sizes = zip(dims(like)[2:], dims(delta)[2:], window.axes, strict=True)
+    unseen = [n - ((q - 1) * axis.stride + axis.reach + 1 - axis.begin - axis.end) for n, q, axis in sizes]
+    return op.ConvTranspose(delta, weight, **window.attributes(), output_padding=unseen)
 
 
 def into_blocks(op: Builder, value: ir.Value, scale: float = 1.0) -> ir.Value:
