@@ -12,6 +12,7 @@ from sparsense.data import (  # each module registers its sources
     industrial,
     letters,
     photo_patches,
+    table_files,
     timeseries,
 )
 from sparsense.data.dataset import Dataset
@@ -36,5 +37,6 @@ __all__ = [
     "letters",
     "photo_patches",
     "read_image",
+    "table_files",
     "timeseries",
 ]

@@ -77,7 +77,7 @@ def nab(split: str, *, series: str, data_root: str | None = None, length: int = 
 
 
 def windows(name: str, values: NDArray[Any], labels: NDArray[Any], length: int, step: int) -> Dataset:
-    """Windows of a series `[T]`; a window is anomalous (1) if one of its time steps is."""
+    """Windows of a series `[T]` or `[T, D]` as rows; a window is anomalous (1) if one of its time steps is."""
     if step < 1 or not 1 <= length <= len(values):
         raise InputError(
             f"{name}: expected a step of at least 1 and a length of 1 to {len(values)} time steps; "
@@ -85,7 +85,9 @@ def windows(name: str, values: NDArray[Any], labels: NDArray[Any], length: int, 
         )
     view = np.lib.stride_tricks.sliding_window_view
     touched = view(labels, length)[::step].max(axis=1) > 0
-    return Dataset(name, view(values, length)[::step].astype(np.float32), touched.astype(np.int64))
+    cut = view(values, length, axis=0)[::step]  # [N, length] or [N, D, length]
+    rows = cut if cut.ndim == 2 else cut.swapaxes(1, 2).reshape(len(cut), -1)
+    return Dataset(name, rows.astype(np.float32), touched.astype(np.int64))
 
 
 def _check_series(kind: str, name: str, known: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from sparsense.benchmark.card import DataSet
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.root import first_data_root
+from sparsense.data.table_files import table_encoding
 from sparsense.errors import InputError
+from sparsense.recipe.names import keywords
 from sparsense.recipe.schema import Recipe, SourceSection
 
 
@@ -111,3 +114,11 @@ def _learnt(data: RunData) -> dict[str, Dataset]:
 
 def _named(pairs: list[tuple[str, str]]) -> list[str]:
     return list(dict.fromkeys(name for pair in pairs for name in pair))
+
+
+def write_encoding(recipe: Recipe, folder: Path) -> None:
+    """For recipes that train on a table: `columns.json`, by which raw rows are brought before the detector."""
+    section = recipe.data.train
+    if section.source == "table":
+        own = {name: value for name, value in section.options.items() if name in (keywords(table_encoding) or ())}
+        (folder / "columns.json").write_text(table_encoding(**own).to_json(), encoding="utf-8")

@@ -21,7 +21,7 @@ from sparsense.errors import InputError
 from sparsense.files import staged_folder
 from sparsense.networks import load_network, save_network
 from sparsense.networks.network import Network
-from sparsense.pipeline.data import RunData, load_data
+from sparsense.pipeline.data import RunData, load_data, write_encoding
 from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import (
@@ -60,7 +60,7 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
 
     Returns:
         The folder: `detector.onnx`, `card.json`, `scores.npz`, `sensitivities.safetensors`, `network.safetensors`
-        with `network.json`, `report.html`, `report.md`, and the other detectors in `others/`.
+        with `network.json`, `report.html`, `report.md`, the other detectors in `others/`; for tables `columns.json`.
     """
     with staged_folder(output) as folder:
         torch.manual_seed(recipe.seed)
@@ -77,6 +77,7 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
             job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
             pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
             record.save(folder / "sensitivities.safetensors")
+            write_encoding(recipe, folder)
             save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
             variants = [make_variant("dense", network)]

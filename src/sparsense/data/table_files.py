@@ -1,0 +1,212 @@
+"""Your own tables and series: .csv and .parquet files with columns of numbers and words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, words
+from sparsense.data.dataset import Dataset
+from sparsense.data.sources import source
+from sparsense.data.splits import SHARES, SPLITS, split_indices
+from sparsense.data.timeseries import windows
+from sparsense.errors import InputError, UnsafeFileError
+from sparsense.extras import need
+
+MAX_BYTES = 2 << 30
+MAX_CELLS = 200_000_000
+
+
+@source("table", *SPLITS)
+def table(
+    split: str,
+    *,
+    path: str,
+    label: str | None = None,
+    normal: str | int | None = None,
+    drop: Sequence[str] = (),
+    shares: Sequence[float] = SHARES,
+) -> Dataset:
+    """A .csv or .parquet file with words and missing values, encoded as its normal training rows teach: `[N, D]`.
+
+    Numbers are scaled to mean 0 and standard deviation 1, gaps take the median, words become a 1 at their place. The
+    encoding is fitted on the rows of `train` with label 0 (all of them without a label) and used for every split; a
+    run writes it to `columns.json`, by which raw rows are brought before the detector (`sparsense.data.columns`).
+
+    Args:
+        split: `all`, or `train`, `calibration`, `test`: disjoint, stratified by label and always the same.
+        path: The file; a .csv file has a header.
+        label: The column of labels.
+        normal: Its value for normal rows, which get 0 and all others 1; None: the labels are whole numbers already.
+        drop: Columns that are left out, such as identifiers.
+        shares: Of train, calibration and test.
+
+    Raises:
+        InputError: No such file or column, broken rows, no samples.
+        MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
+    """
+    columns, labels = _read(path, label, normal, drop)
+    rows = split_indices(_as_classes(columns, labels), split, shares)
+    inputs = _encoding(columns, labels, shares).apply(_taken(columns, rows))
+    return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows])
+
+
+def table_encoding(
+    *,
+    path: str,
+    label: str | None = None,
+    normal: str | int | None = None,
+    drop: Sequence[str] = (),
+    shares: Sequence[float] = SHARES,
+) -> Encoding:
+    """The encoding that `table` with the same options uses."""
+    columns, labels = _read(path, label, normal, drop)
+    return _encoding(columns, labels, shares)
+
+
+@source("series", "train", "calibration", "test")
+def series(
+    split: str,
+    *,
+    path: str,
+    label: str | None = None,
+    drop: Sequence[str] = (),
+    length: int = 64,
+    step: int = 8,
+    shares: Sequence[float] = SHARES,
+) -> Dataset:
+    """A .csv or .parquet file, a row per time step, in windows of all its columns: float32 `[N, length * columns]`.
+
+    Windows are cut within a split, so none touches two. Columns are scaled by mean and standard deviation of `train`.
+
+    Args:
+        split: In time: `train` first, then `calibration`, then `test`.
+        path: The file; a .csv file has a header.
+        label: A column of numbers, not 0 where a step is anomalous; a window is if one of its steps is.
+        drop: Columns that are left out, such as the time.
+        length: Time steps of a window.
+        step: Time steps between the beginnings of two windows.
+        shares: Of train, calibration and test.
+
+    Raises:
+        InputError: As for `table`; words, or missing values.
+    """
+    columns, labels = _read(path, label, None, drop)
+    values = np.stack([_complete(name, column) for name, column in columns.items()], axis=1)
+    edges = [0, *np.rint(np.cumsum(shares) * len(values)).astype(int)]
+    if len(edges) != 4 or sorted(edges) != edges or edges[-1] > len(values):
+        raise InputError(f"expected three shares, none negative, at most 1 together; got {tuple(shares)}")
+    part = ("train", "calibration", "test").index(split)
+    known, chosen = values[: edges[1]], slice(edges[part], edges[part + 1])
+    std = known.std(0)
+    scaled = (values[chosen] - known.mean(0)) / np.where(std > 0, std, 1)
+    marks = np.zeros(len(scaled), np.int64) if labels is None else labels[chosen]
+    return windows(f"{Path(path).stem}/{split}", scaled, marks, length, step)
+
+
+def _read(
+    path: str, label: str | None, normal: str | int | None, drop: Sequence[str]
+) -> tuple[Columns, NDArray[np.int64] | None]:
+    """The columns of a file, and the labels."""
+    columns = dict(read_columns(Path(path)))
+    for name in [*drop, *([] if label is None else [label])]:
+        if name not in columns:
+            raise InputError(f"reading {path}: it has no column {name!r}; it has {', '.join(columns)}")
+    marks = None if label is None else columns.pop(label)
+    labels = None if marks is None else _as_labels(marks, normal, f"{path}, column {label!r}")
+    kept = {name: values for name, values in columns.items() if name not in drop}
+    if not kept or not len(next(iter(kept.values()))):
+        raise InputError(f"reading {path}: expected at least one row and one column besides the labels, found none")
+    return kept, labels
+
+
+def read_columns(path: Path) -> Columns:
+    """Columns of text, by the names of the header.
+
+    Raises:
+        InputError: No such file, another kind of file, a row with more or fewer values than the header.
+        UnsafeFileError: More than 2 GiB, or than 200 million values.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise UnsafeFileError(f"{path} is refused: {path.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}")
+    if path.suffix == ".csv":
+        return _read_csv(path)
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    raise InputError(f"reading the table {path}: expected a .csv or .parquet file, found {path.suffix or 'no suffix'}")
+
+
+def _read_csv(path: Path) -> Columns:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            header, *rows = [row for row in csv.reader(stream) if row]
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise InputError(f"reading the table {path}: expected UTF-8 text with a header; {error}") from error
+    if len(set(header)) != len(header):
+        raise InputError(f"reading the table {path}: two columns have the same name in {header}")
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number + 1}: expected {len(header)} values, found {len(row)}")
+    return dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
+
+
+def _read_parquet(path: Path) -> Columns:
+    parquet: Any = need("pyarrow.parquet", doing="reading a .parquet file", extra="parquet")
+    arrow: Any = need("pyarrow", doing="reading a .parquet file", extra="parquet")
+    try:
+        size = parquet.read_metadata(path)
+        if size.num_rows * size.num_columns > MAX_CELLS:
+            raise UnsafeFileError(f"{path} is refused: {size.num_rows:,} rows of {size.num_columns:,} columns")
+        frame = parquet.read_table(path)
+    except (arrow.ArrowException, OSError) as error:
+        raise InputError(f"reading the table {path}: it is damaged, or not in Parquet's format: {error}") from error
+    return {
+        name: [None if value is None else str(value) for value in frame.column(name).to_pylist()]
+        for name in frame.column_names
+    }
+
+
+def _as_labels(values: Sequence[str | None], normal: str | int | None, name: str) -> NDArray[np.int64]:
+    found = words(values)
+    if "" in found:
+        raise InputError(f"{name}: row {found.index('') + 1} has no label")
+    if normal is not None:
+        if str(normal) not in found:
+            raise InputError(f"{name}: no row is {str(normal)!r}; there are {', '.join(sorted(set(found))[:10])}")
+        return np.array([value != str(normal) for value in found], np.int64)
+    labels = numbers(found, name)
+    if (labels != np.rint(labels)).any():
+        raise InputError(f"{name}: expected whole numbers as labels; say which value is normal with normal=...")
+    return labels.astype(np.int64)
+
+
+def _as_classes(columns: Columns, labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    return np.zeros(len(next(iter(columns.values()))), np.int64) if labels is None else labels
+
+
+def _encoding(columns: Columns, labels: NDArray[np.int64] | None, shares: Sequence[float]) -> Encoding:
+    classes = _as_classes(columns, labels)
+    rows = split_indices(classes, "train", shares)
+    known = rows[classes[rows] == 0]
+    if not len(known):
+        raise InputError("encoding a table: no row of the training split has the label 0, which means normal")
+    return fit_encoding(_taken(columns, known))
+
+
+def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
+    return {name: [values[row] for row in rows] for name, values in columns.items()}
+
+
+def _complete(name: str, values: Sequence[str | None]) -> NDArray[np.float64]:
+    found = numbers(values, f"column {name!r}")
+    if np.isnan(found).any():
+        row = int(np.flatnonzero(np.isnan(found))[0]) + 1
+        raise InputError(f"column {name!r}, row {row}: a series has no gaps here; fill it, or drop the column")
+    return found
