@@ -41,7 +41,7 @@ def compare(
     if in_distribution or anomalous:
         if head or variant:
             raise InputError("comparing detectors on data: give the detector files; --head and --variant are for runs")
-        rows, costs = _on_data([first, second], in_distribution or [], anomalous or []), []
+        rows, costs = _on_data([first, second], in_distribution or [], anomalous or []), list[str]()
     else:
         rows, costs = _runs((first, second), heads, variants)
     if as_json:
@@ -83,4 +83,5 @@ def _on_data(given: list[Path], in_distribution: list[str], anomalous: list[str]
 def _two(values: list[str] | None, option: str) -> list[str | None]:
     if values is not None and len(values) > 2:
         raise InputError(f"comparing two runs: {option} was given {len(values)} times; give it once or twice")
-    return [*values, *values][:2] if values else [None, None]
+    given: list[str | None] = [*values, *values] if values else [None, None]
+    return given[:2]

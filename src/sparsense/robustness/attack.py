@@ -125,4 +125,5 @@ def pgd(
 def lengths(values: NDArray[Any]) -> Array:
     """The Euclidean length of every sample, `[N, 1, ...]`."""
     flat = np.sqrt((np.asarray(values, np.float64) ** 2).reshape(len(values), -1).sum(1))
-    return flat.reshape(-1, *[1] * (values.ndim - 1))
+    shaped: Array = flat.reshape(-1, *[1] * (values.ndim - 1))
+    return shaped

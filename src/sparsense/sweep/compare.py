@@ -125,7 +125,12 @@ def costs(first: Side, second: Side) -> Table:
         time = latency_of(side.card, side.variant, side.head)
         multiply_adds = None if size is None else size.multiply_adds
         rows.append(
-            [side.name, numbers.size(detector.bytes), numbers.amount(multiply_adds), numbers.ratio(time and time.ratio)]
+            [
+                side.name,
+                numbers.size(detector.bytes),
+                numbers.amount(multiply_adds),
+                numbers.ratio(None if time is None else time.ratio),
+            ]
         )
     return Table("Costs.", ["detector", "bytes", "multiply-adds", "time / dense"], rows, labels=1)
 

@@ -1,0 +1,6 @@
+"""All fifteen damages, registered by importing them."""
+
+from sparsense.robustness import blur, digital, noise, weather
+from sparsense.robustness.corruption import CORRUPTIONS, corrupt
+
+__all__ = ["CORRUPTIONS", "blur", "corrupt", "digital", "noise", "weather"]
