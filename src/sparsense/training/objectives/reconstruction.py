@@ -25,3 +25,7 @@ class Reconstruction:
         """The loss of one batch of inputs and labels."""
         inputs, _ = batch
         return functional.mse_loss(module(inputs), inputs)
+
+    def scores(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """The error of each sample, [N]."""
+        return (module(inputs) - inputs).square().flatten(1).mean(1)
