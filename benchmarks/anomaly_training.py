@@ -38,7 +38,7 @@ from sparsense.training.settings import TrainingSettings
 
 IMAGES = {"digits": 1, "mnist": 1, "fashion_mnist": 1, "cifar10": 3}
 BETAS = {"digits": 100.0, "mnist": 1000.0, "fashion_mnist": 100.0, "cifar10": 10.0}
-NEIGHBOURS = {"iforest": "IForest", "knn": "KNN", "lof": "LOF", "ecod": "ECOD", "pca": "PCA"}  # of PyOD
+NEIGHBOURS = {"iforest": "IForest", "knn": "KNN", "lof": "LOF", "ecod": "ECOD"}  # of PyOD
 SPLITS = ("train", "test")
 
 
@@ -199,7 +199,7 @@ def neighbours(problem: Problem) -> dict[str, Score]:
     def make(module: str, name: str) -> Score:
         def score(seed: int) -> NDArray[Any]:
             kind = getattr(import_module(f"pyod.models.{module}"), name)
-            drawn = {"random_state": seed} if module in ("iforest", "pca") else {}
+            drawn = {"random_state": seed} if module == "iforest" else {}
             scores: NDArray[Any] = kind(**drawn).fit(known).decision_function(unknown)
             return scores
 

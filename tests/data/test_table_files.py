@@ -143,3 +143,13 @@ def test_windows_of_several_columns_lie_within_their_split(tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(lines).replace("\n7,7,", "\n7,,"))
     with pytest.raises(InputError, match="column 'a', row 8: a series has no gaps here"):
         SOURCES["series"]("train", **options)
+
+
+def test_repeated_rows_can_be_left_out(tmp_path):
+    rows = [f"{row % 20},{'xyz'[row % 20 % 3]},0" for row in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c", *rows]))
+    options = {"path": str(tmp_path / "t.csv"), "label": "c", "unique": True}
+    assert len(SOURCES["table"]("all", **options)) == 20
+    splits = [SOURCES["table"](split, **options).inputs for split in ("train", "calibration", "test")]
+    assert len(np.unique(np.concatenate(splits), axis=0)) == 20
+    assert len(SOURCES["table"]("all", **options | {"unique": False})) == 40

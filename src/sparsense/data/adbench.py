@@ -8,12 +8,19 @@ from sparsense.data.dataset import Dataset
 from sparsense.data.published import read_published
 from sparsense.data.root import available, data_file
 from sparsense.data.sources import source
-from sparsense.data.splits import SHARES, SPLITS, take_split
+from sparsense.data.splits import SHARES, SPLITS, first_of_equals, take_split
 from sparsense.errors import UnknownNameError
 
 
 @source("adbench", *SPLITS)
-def adbench(split: str, *, table: str, data_root: str | None = None, shares: Sequence[float] = SHARES) -> Dataset:
+def adbench(
+    split: str,
+    *,
+    table: str,
+    data_root: str | None = None,
+    shares: Sequence[float] = SHARES,
+    unique: bool = False,
+) -> Dataset:
     """One table of ADBench, float32 `[N, D]`; label 0 is normal, 1 anomalous: choose with `classes=[0]`.
 
     Columns keep their raw units: scale them in the network's preprocessing.
@@ -23,6 +30,7 @@ def adbench(split: str, *, table: str, data_root: str | None = None, shares: Seq
         table: Such as `cardio` or `thyroid`.
         data_root: Folder of the published sets; None takes SPARSENSE_DATA.
         shares: Of train, calibration and test.
+        unique: Leave out rows that repeat an earlier one, which could otherwise lie in two splits.
 
     Raises:
         UnknownNameError: No such table in the data root.
@@ -36,4 +44,6 @@ def adbench(split: str, *, table: str, data_root: str | None = None, shares: Seq
     file = f"tabular/{table}.npz"
     data_file(file, source="adbench", data_root=data_root)
     whole = read_published(f"adbench/{table}", file, data_root, keys=("X", "y"))
+    if unique:
+        whole = whole.subset(first_of_equals(whole.inputs))
     return take_split(whole, split, shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +44,14 @@ def split_indices(labels: NDArray[np.int64], split: str, shares: Sequence[float]
     if not len(chosen):
         raise InputError(f"the split {split!r} is empty: shares {tuple(shares)} of {len(labels)} samples")
     return chosen
+
+
+def first_of_equals(inputs: NDArray[Any]) -> NDArray[np.int64]:
+    """The ascending indices of the rows that no earlier row equals.
+
+    Example:
+        >>> first_of_equals(np.array([[1, 2], [3, 4], [1, 2]]))
+        array([0, 1])
+    """
+    _, first = np.unique(inputs.reshape(len(inputs), -1), axis=0, return_index=True)
+    return np.sort(first)

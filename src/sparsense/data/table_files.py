@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, words
 from sparsense.data.dataset import Dataset
 from sparsense.data.sources import source
-from sparsense.data.splits import SHARES, SPLITS, split_indices
+from sparsense.data.splits import SHARES, SPLITS, first_of_equals, split_indices
 from sparsense.data.timeseries import windows
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.extras import need
@@ -31,6 +31,7 @@ def table(
     normal: str | int | None = None,
     drop: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
+    unique: bool = False,
 ) -> Dataset:
     """A .csv or .parquet file with words and missing values, encoded as its normal training rows teach: `[N, D]`.
 
@@ -45,12 +46,13 @@ def table(
         normal: Its value for normal rows, which get 0 and all others 1; None: the labels are whole numbers already.
         drop: Columns that are left out, such as identifiers.
         shares: Of train, calibration and test.
+        unique: Leave out rows that repeat an earlier one, which could otherwise lie in two splits.
 
     Raises:
         InputError: No such file or column, broken rows, no samples.
         MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
     """
-    columns, labels = _read(path, label, normal, drop)
+    columns, labels = _read(path, label, normal, drop, unique=unique)
     rows = split_indices(_as_classes(columns, labels), split, shares)
     inputs = _encoding(columns, labels, shares).apply(_taken(columns, rows))
     return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows])
@@ -63,9 +65,10 @@ def table_encoding(
     normal: str | int | None = None,
     drop: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
+    unique: bool = False,
 ) -> Encoding:
     """The encoding that `table` with the same options uses."""
-    columns, labels = _read(path, label, normal, drop)
+    columns, labels = _read(path, label, normal, drop, unique=unique)
     return _encoding(columns, labels, shares)
 
 
@@ -110,7 +113,7 @@ def series(
 
 
 def _read(
-    path: str, label: str | None, normal: str | int | None, drop: Sequence[str]
+    path: str, label: str | None, normal: str | int | None, drop: Sequence[str], *, unique: bool = False
 ) -> tuple[Columns, NDArray[np.int64] | None]:
     """The columns of a file, and the labels."""
     columns = dict(read_columns(Path(path)))
@@ -122,7 +125,10 @@ def _read(
     kept = {name: values for name, values in columns.items() if name not in drop}
     if not kept or not len(next(iter(kept.values()))):
         raise InputError(f"reading {path}: expected at least one row and one column besides the labels, found none")
-    return kept, labels
+    if not unique:
+        return kept, labels
+    rows = first_of_equals(np.array(list(kept.values()), str).T)
+    return _taken(kept, rows), None if labels is None else labels[rows]
 
 
 def read_columns(path: Path) -> Columns:
