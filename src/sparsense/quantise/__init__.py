@@ -1,0 +1,6 @@
+"""Forward networks in whole numbers of eight bits, kept only where that is measured to pay."""
+
+from sparsense.quantise.int8 import to_int8
+from sparsense.quantise.judge import Budget, Judged, judge, quantise_if_better
+
+__all__ = ["Budget", "Judged", "judge", "quantise_if_better", "to_int8"]
