@@ -1,6 +1,19 @@
 """The command line: every command in a file of its own, heavy imports inside the commands."""
 
-from sparsense.cli import attach, bench, compare, inspect, listing, prune, recalibrate, run, score, sweep, verify
+from sparsense.cli import (
+    attach,
+    bench,
+    compare,
+    inspect,
+    listing,
+    prune,
+    quantise,
+    recalibrate,
+    run,
+    score,
+    sweep,
+    verify,
+)
 from sparsense.cli.app import app, main
 
 __all__ = [
@@ -12,6 +25,7 @@ __all__ = [
     "listing",
     "main",
     "prune",
+    "quantise",
     "recalibrate",
     "run",
     "score",

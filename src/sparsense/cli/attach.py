@@ -67,11 +67,11 @@ def attach(
     from sparsense.detector import attach_to_file
 
     options = _head_options(head, option or [])
-    shape = _input_shape(model, size)
-    read = partial(_read, shape=shape, labels=labels, layout=layout.value, limit=limit)
+    shape = input_shape(model, size)
+    read = partial(read_data, shape=shape, labels=labels, layout=layout.value, limit=limit)
     fit = read(data, "train" if calibration is None else "all")
     held_out = read(data, "calibration") if calibration is None else read(calibration, "all")
-    preprocessing = _preprocessing(shape, layout, scale, mean, std)
+    preprocessing = preprocessing_of(shape, layout, scale, mean, std)
 
     with progress(quiet=quiet) as report:
         card = attach_to_file(
@@ -117,7 +117,7 @@ def _head_options(head: str, assignments: list[str]) -> dict[str, Any]:
     return options
 
 
-def _input_shape(model: Path, size: str | None) -> tuple[int, ...]:
+def input_shape(model: Path, size: str | None) -> tuple[int, ...]:
     """The shape of one input, (C, H, W) or (D,), as the model declares it."""
     from sparsense.inspect import inspect_file
 
@@ -135,7 +135,7 @@ def _input_shape(model: Path, size: str | None) -> tuple[int, ...]:
     return known
 
 
-def _read(
+def read_data(
     path: Path, split: str, *, shape: tuple[int, ...], labels: str | None, layout: str, limit: int | None
 ) -> Dataset:
     """A folder of images or an array file; divided 2 : 1 where one split of it is asked for."""
@@ -149,7 +149,8 @@ def _read(
     return SOURCES["image_folder"](split, size=shape[1:], channels=shape[0], **options)
 
 
-def _preprocessing(shape: tuple[int, ...], layout: Layout, scale: float | None, mean: str, std: str) -> Preprocessing:
+def preprocessing_of(shape: tuple[int, ...], layout: Layout, scale: float | None, mean: str, std: str) -> Preprocessing:
+    """What the options say, checked against the shape of an input."""
     from sparsense.data.preprocessing import Preprocessing
 
     means, stds = _numbers(mean, "--mean"), _numbers(std, "--std")
