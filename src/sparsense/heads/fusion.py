@@ -37,8 +37,8 @@ class Fusion(Head):
              sum_m z_m              `z`: standardised scores
 
     Everything is learnt from in-distribution data: for the s_m, each head scores inputs that it was not fitted on (by
-    cross-fitting), then it is fitted on all of them. The default pair needs no tuning: sensitivities see what is unlike
-    the data in kind, the energy what is near it but between the classes.
+    cross-fitting), then it is fitted on all of them. The default three need no tuning and look at
+    different things: how sensitive which layers are, which channels act together, and how sure the logits are.
 
     Args:
         members: Names of heads, or mappings `{name: ..., options: {...}}`; at least 2.
@@ -56,7 +56,7 @@ class Fusion(Head):
     def __init__(
         self,
         *,
-        members: Sequence[Member] = ("sensnorm_profile", "energy"),
+        members: Sequence[Member] = ("sensnorm_profile", "gram", "energy"),
         method: str = "fisher",
         folds: int = 5,
     ) -> None:
