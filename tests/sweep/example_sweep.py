@@ -9,13 +9,14 @@ from sparsense.sweep.store import Store
 from sparsense.sweep.task import facts
 
 SPARSITIES = (0.3, 0.5, 0.7)
+NAME = "example</script><script>alert(2)</script>"
 REASON = "layer conv1 cannot be <script>alert(1)</script> pruned\nin two lines"
 
 
 def fill(store: Store, folder: Path, *, jobs: int = 1) -> None:
     """Three points that are done, smaller and worse from one to the next, and one that failed."""
     keys = [f"{number:064x}" for number in range(4)]
-    store.append("sweep", name="example", text="name: example\n", points=keys, jobs=jobs)
+    store.append("sweep", name=NAME, text="name: example\n", points=keys, jobs=jobs)
     base = make_card(make_scores())
     for key, sparsity in zip(keys, SPARSITIES, strict=False):
         place = folder / "points" / f"example-{sparsity}"

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from example_sweep import SPARSITIES, fill
+from example_sweep import NAME, SPARSITIES, fill
 
 from sparsense.errors import InputError
 from sparsense.sweep.entries import entries, failures
@@ -66,6 +66,7 @@ def test_the_page_loads_nothing_and_runs_nothing_of_a_name(folder):
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", outside)
     assert "default-src 'none'" in text
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+    assert data["name"] == NAME
     assert len(data["rows"]) == HEADS + HEADS * len(SPARSITIES)
     assert {column["key"] for column in data["columns"]} >= {"prune.sparsity", "accuracy", "auroc", "bytes", "time"}
 
