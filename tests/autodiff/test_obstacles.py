@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -13,6 +16,8 @@ from sparsense.autodiff.preflight import ELSEWHERE, FLOAT_NETWORK, preflight
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import GraphError, UnsupportedOperatorError
 from sparsense.graph import ForwardGraph, forward_graph, load_graph
+from sparsense.graph.build import Builder
+from sparsense.graph.forward import bare_graph
 
 node = helper.make_node
 WEIGHT = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
@@ -124,3 +129,15 @@ def test_all_obstacles_are_listed() -> None:
         return y
 
     assert [obstacle.op_type for obstacle in preflight(convolutional(two))] == ["GridSample", "GridSample"]
+
+
+def test_parts_of_an_operator_that_was_written_out_have_names(tmp_path: Path) -> None:
+    """ONNX Runtime replaces some operators by unnamed parts of theirs."""
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 4])], [], nodes=[], opset_imports={"": 18}, name="noisy")
+    op = Builder(graph)
+    hidden = op.MatMul(graph.inputs[0], np.eye(4, dtype=np.float32))
+    graph.outputs.append(op.MatMul(op.Bernoulli(op.Sigmoid(hidden)), np.eye(4, dtype=np.float32)))
+    onnx.save(ir.to_proto(ir.Model(graph, ir_version=9)), tmp_path / "noisy.onnx")
+    found = preflight(bare_graph(load_graph(tmp_path / "noisy.onnx")))
+    assert found
+    assert all(obstacle.node for obstacle in found)

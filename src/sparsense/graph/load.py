@@ -11,6 +11,7 @@ from onnx import inliner, version_converter
 
 from sparsense.errors import GraphError, UnsafeFileError
 from sparsense.graph.external import load_external_data
+from sparsense.graph.names import name_nodes
 from sparsense.graph.precision import to_single
 from sparsense.graph.sparse import with_dense_weights
 from sparsense.reading import first_line, reading
@@ -46,7 +47,9 @@ def load_graph(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> ir.Mode
         if proto.functions:
             proto = inliner.inline_local_functions(proto)
         proto = to_single(_write_out(_raise_opset(_weights_are_constants(proto), name)))
-        return _with_names(ir.from_proto(without_maps(proto)))
+        model = ir.from_proto(without_maps(proto))
+        name_nodes(model.graph)
+        return model
 
 
 def parse(source: Source, *, maximum_bytes: int = MAXIMUM_BYTES) -> tuple[onnx.ModelProto, str]:
@@ -149,16 +152,6 @@ def _write_out(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     names = [("", op_type) for op_type in WRITTEN_OUT]
     return inliner.inline_selected_functions(proto, names, inline_schema_functions=True)
-
-
-def _with_names(model: ir.Model) -> ir.Model:
-    """Nodes without a name are called like their first output: messages name them."""
-    taken = {node.name for node in model.graph}
-    for node in model.graph:
-        if not node.name and node.outputs and node.outputs[0].name not in taken:
-            node.name = node.outputs[0].name
-            taken.add(node.name)
-    return model
 
 
 def default_opset(proto: onnx.ModelProto) -> int:

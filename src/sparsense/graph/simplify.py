@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 
 from sparsense.errors import GraphError, UnsafeFileError
 from sparsense.graph.control_flow import unroll
+from sparsense.graph.names import name_nodes
 from sparsense.reading import first_line, reading
 
 FOLDED = re.compile("^(Conv(Bn|Mul|Add)Fusion_(W|B|BN_B|Mul_W|Add_B)_)+")  # prefixes that ONNX Runtime gives
@@ -50,6 +51,7 @@ def _fold(model: ir.Model) -> ir.Model:
     ):
         clean(simplified)
     _restore_names(simplified.graph)
+    name_nodes(simplified.graph)  # the parts of an operator that ONNX Runtime wrote out have none
     return simplified
 
 
