@@ -163,6 +163,12 @@ def test_the_message_of_a_run_is_the_reason(tmp_path):
     assert outcome.body["seconds"] > 0
 
 
+def test_a_folder_that_cannot_be_written_ends_the_sweep_with_its_name(tmp_path):
+    (tmp_path / "points").write_text("in the way")
+    with pytest.raises(InputError, match=r"writing the recipe .*p\.yaml: .* goes on where it was"):
+        run_task(task(tmp_path, BASE))
+
+
 def test_a_finished_run_that_the_store_does_not_know_is_taken(tmp_path):
     card = make_card(make_scores())
     (tmp_path / "points" / "p").mkdir(parents=True)

@@ -87,9 +87,7 @@ def _card(task: Task) -> Card | None:
 
 def _run(task: Task) -> str:
     """Why the run failed; empty when it did not."""
-    recipe = task.folder.with_name(f"{task.folder.name}.yaml")
-    with atomic_write(recipe) as temporary:
-        temporary.write_text(task.recipe, encoding="utf-8")
+    recipe = _written(task)
     command = [sys.executable, "-m", "sparsense.cli.worker", "run", str(recipe), "--output", str(task.folder), "-q"]
     if task.data_root is not None:
         command += ["--data-root", task.data_root]
@@ -101,6 +99,20 @@ def _run(task: Task) -> str:
         message = process.stderr.read().strip()  # stdin stays open: its end tells the run that nobody waits for it
         code = process.wait()
     return "" if code == 0 else _reason(code, message)
+
+
+def _written(task: Task) -> Path:
+    """The recipe as a file beside the folder; a disk that is full ends the sweep, not every point that is left."""
+    recipe = task.folder.with_name(f"{task.folder.name}.yaml")
+    try:
+        with atomic_write(recipe) as temporary:
+            temporary.write_text(task.recipe, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"writing the recipe {recipe}: {error.strerror}. What was stored is kept; make room, or choose another "
+            "--output, and start the sweep again: it goes on where it was"
+        ) from error
+    return recipe
 
 
 def _environment(task: Task) -> dict[str, str]:
