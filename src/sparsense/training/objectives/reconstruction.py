@@ -28,4 +28,5 @@ class Reconstruction:
 
     def scores(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The error of each sample, [N]."""
-        return (module(inputs) - inputs).square().flatten(1).mean(1)
+        errors: Tensor = (module(inputs) - inputs).square().flatten(1).mean(1)
+        return errors
