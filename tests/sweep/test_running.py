@@ -60,10 +60,9 @@ class Runs:
             self.seen.append(seed)
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.01)
+        reason = self.behave(seed)
         with self.lock:
             self.now -= 1
-        reason = self.behave(seed)
         if isinstance(reason, str):
             return Outcome(task.key, done=False, body={"reason": reason, "seconds": self.seconds})
         return Outcome(task.key, done=True, body={"seconds": self.seconds, "candidates": []})
@@ -106,7 +105,8 @@ def test_a_point_that_fails_leaves_its_reason_and_the_sweep_goes_on(sweep, tmp_p
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
 def test_no_more_points_run_at_a_time_than_asked(sweep, tmp_path, jobs):
-    runs = Runs()
+    together = threading.Barrier(jobs)  # the first points wait until as many as asked run at once
+    runs = Runs(lambda seed: together.wait(60) if seed <= jobs else time.sleep(0.01))
     start(sweep, tmp_path, runs, jobs=jobs)
     assert runs.most == jobs
     assert Counter(runs.seen) == Counter([1, 2, 3, 4, 5])

@@ -70,8 +70,8 @@ def amplified(errors: Tensor, name: str = "error") -> Tensor:
         TrainingError: An error outside [0, 1]; with the range that was found.
 
     Example:
-        >>> [round(float(value), 4) for value in amplified(torch.tensor([0.0, 0.01, 0.5]))]
-        [0.0, 0.0101, 0.6931]
+        >>> [round(float(value), 4) for value in amplified(torch.tensor([0.01, 0.5]))]
+        [0.0101, 0.6931]
     """
     low, high = float(errors.detach().min()), float(errors.detach().max())
     if low < -1e-6 or high > 1 + 1e-6:
