@@ -171,4 +171,4 @@ def test_a_file_with_a_wrong_byte_is_read_or_refused_and_never_crashes(where, by
         path = Path(folder) / "w.pt"
         path.write_bytes(content)
         with contextlib.suppress(InputError):
-            tensors.read_weights(path)
+            assert all(isinstance(value, torch.Tensor) for value in tensors.read_weights(path).values())

@@ -90,11 +90,16 @@ def attach(
             progress=report,
         )
     if not quiet:
-        found = card["calibration"]
-        typer.echo(f"{head} fitted on {len(fit):,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
-        for line in _hints(card):
-            typer.echo(line, err=True)
+        _tell(card, head, len(fit))
     typer.echo(output)
+
+
+def _tell(card: dict[str, Any], head: str, fitted: int) -> None:
+    """On stderr: what the detector was made from, what it promises, and what could be better."""
+    found = card["calibration"]
+    typer.echo(f"{head} fitted on {fitted:,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
+    for line in _hints(card):
+        typer.echo(line, err=True)
 
 
 def _hints(card: dict[str, Any]) -> list[str]:

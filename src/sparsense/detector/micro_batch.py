@@ -18,7 +18,7 @@ def micro_batch(model: ir.Model) -> int:
     """The number of samples for which the largest intermediate value has 2 MiB, between 8 and 1,024.
 
     Per-sample gradients are larger than activations: run over 64 samples at once, a ResNet-20 with the sensitivities of
-    all weights takes a seventh longer per sample than over 8. Values whose sizes are free are not counted.
+    all weights takes a tenth longer per sample than over 8. Values whose sizes are free are not counted.
     """
     batch = dims(model.graph.inputs[0])[0]
     sizes = [_bytes(output) for node in model.graph for output in node.outputs if _is_per_sample(output, batch)]

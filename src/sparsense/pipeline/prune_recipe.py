@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
 from sparsense.files import staged_folder
 from sparsense.networks import save_network
-from sparsense.networks.network import Network, example_input
+from sparsense.networks.network import example_input
 from sparsense.pipeline.analysis import analysed
 from sparsense.pipeline.analysis_page import analysis_page
-from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.detectors import make_variant
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import accuracy_row
 from sparsense.pipeline.records import Scorer, kept_record
-from sparsense.pipeline.run import GOING_ON, identity, make_card, open_network, prune_network
+from sparsense.pipeline.run import make_card, open_network, opened, prune_network
 from sparsense.pipeline.sparse_onnx import smaller_form
-from sparsense.pipeline.state import State, kept_state, state_folder
-from sparsense.pipeline.train import train_first
 from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
@@ -102,22 +95,6 @@ def preview_recipe(recipe: Recipe, *, data_root: str | None = None) -> DryRun:
     if section.structure == "head":
         return dry_run_heads(network.module, example)
     return dry_run(network.module, example, ignore=section.ignore)
-
-
-@contextmanager
-def opened(
-    recipe: Recipe, output: Path, data_root: str | None, progress: Progress
-) -> Iterator[tuple[Network, RunData, State]]:
-    """The network, the data and the kept state of a job."""
-    torch.manual_seed(recipe.seed)
-    data = load_data(recipe, data_root)
-    root = first_data_root(data_root, recipe.data_root)
-    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
-    with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
-        if state.begun:
-            progress(GOING_ON, 1, 1)
-        train_first(network, recipe, data, state, output=output, progress=progress)
-        yield network, data, state
 
 
 def _require_prune(recipe: Recipe) -> PruneSection:

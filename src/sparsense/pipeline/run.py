@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from sparsense.pipeline.measure import (
 )
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, record_of
-from sparsense.pipeline.state import kept_state, state_folder
+from sparsense.pipeline.state import State, kept_state, state_folder
 from sparsense.pipeline.train import train_first
 from sparsense.recipe.schema import NetworkSection, Recipe
 from sparsense.recording.layers import network_sha256
@@ -62,31 +63,39 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         The folder: `detector.onnx`, `card.json`, `scores.npz`, `sensitivities.safetensors`, `network.safetensors`
         with `network.json`, `report.html`, `report.md`, the other detectors in `others/`; for tables `columns.json`.
     """
-    with staged_folder(output) as folder:
-        torch.manual_seed(recipe.seed)
-        data = load_data(recipe, data_root)
-        root = first_data_root(data_root, recipe.data_root)
-        network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
-        with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
-            if state.begun:
-                progress(GOING_ON, 1, 1)
-            train_first(network, recipe, data, state, output=output, progress=progress)
-            accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
-            record = kept_record(network, recipe, data.train, progress, state)
-            scorer = Scorer(recipe, data.train, record)
-            job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
-            pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
-            record.save(folder / "sensitivities.safetensors")
-            write_encoding(recipe, folder)
-            save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
+    with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
+        accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
+        record = kept_record(network, recipe, data.train, progress, state)
+        scorer = Scorer(recipe, data.train, record)
+        job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
+        pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
+        record.save(folder / "sensitivities.safetensors")
+        write_encoding(recipe, folder)
+        save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
-            variants = [make_variant("dense", network)]
-            if pruned is not None:
-                variants.append(make_variant("pruned", pruned.network))
-            for variant in variants:
-                attach_heads(variant, recipe, data, progress=progress)
-            _write(make_card(recipe, data, variants, accuracy, (record, pruned), progress), variants, folder)
+        variants = [make_variant("dense", network)]
+        if pruned is not None:
+            variants.append(make_variant("pruned", pruned.network))
+        for variant in variants:
+            attach_heads(variant, recipe, data, progress=progress)
+        _write(make_card(recipe, data, variants, accuracy, (record, pruned), progress), variants, folder)
     return output
+
+
+@contextmanager
+def opened(
+    recipe: Recipe, output: Path, data_root: str | None, progress: Progress
+) -> Iterator[tuple[Network, RunData, State]]:
+    """The network, the data and the kept state of a job."""
+    torch.manual_seed(recipe.seed)
+    data = load_data(recipe, data_root)
+    root = first_data_root(data_root, recipe.data_root)
+    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
+    with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+        if state.begun:
+            progress(GOING_ON, 1, 1)
+        train_first(network, recipe, data, state, output=output, progress=progress)
+        yield network, data, state
 
 
 def identity(recipe: Recipe, data: RunData, network: Network) -> tuple[str, ...]:
