@@ -62,6 +62,16 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options_of(parser)
+    parser.add_argument("--structure", choices=("weight", "channel"), default="weight")
+    parser.add_argument("--criteria", nargs="+", default=["random", "magnitude", "layer_adaptive_magnitude", "taylor"])
+    parser.add_argument("--scopes", nargs="+", default=["global", "layer"])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.3, 0.5, 0.7, 0.8, 0.9])
+    return parser.parse_args()
+
+
+def options_of(parser: argparse.ArgumentParser) -> None:
+    """What is pruned, with which data, how often."""
     parser.add_argument("--network", default="digits_resnet")
     parser.add_argument("--weights", default="bundled", help="below the data root, or 'bundled'")
     parser.add_argument("--mean", type=float, nargs="+")
@@ -69,16 +79,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--structure", choices=("weight", "channel"), default="weight")
-    parser.add_argument("--criteria", nargs="+", default=["random", "magnitude", "layer_adaptive_magnitude", "taylor"])
-    parser.add_argument("--scopes", nargs="+", default=["global", "layer"])
-    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.3, 0.5, 0.7, 0.8, 0.9])
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--batch-norm", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", help="JSON file")
-    return parser.parse_args()
 
 
 def load(options: argparse.Namespace) -> tuple[Network, dict[str, Dataset]]:
@@ -124,11 +129,15 @@ def pruned(
         module = deepcopy(network.module)
         select_weights(module, values, sparsity=sparsity, scope=scope).apply_(module)
         return module, 1 - sparsity
-    options = ChannelOptions(count="producers" if CRITERIA[criterion].filters else "both")
+    options = channel_options(criterion)
     report = prune_channels(
         network.module, example_input(network.input_shape), values, sparsity=sparsity, scope=scope, options=options
     )
     return report.module, report.after.multiply_adds / report.before.multiply_adds
+
+
+def channel_options(criterion: str) -> ChannelOptions:
+    return ChannelOptions(count="producers" if CRITERIA[criterion].filters else "both")
 
 
 def line(row: dict[str, Any]) -> str:
