@@ -114,7 +114,16 @@ class ExportedDetector:
     @property
     def takes(self) -> str:
         """What an input must be, in words."""
-        return f"{self.dtype} of shape {_shape(('N', *self.input_shape))}"
+        columns = f" ({', '.join(self.columns)})" if self.columns else ""
+        return f"{self.dtype} of shape {_shape(('N', *self.input_shape))}{columns}"
+
+    @property
+    def columns(self) -> list[str]:
+        """Of a table with words and gaps: the names of its columns, in the order of a row; else none.
+
+        NaN is a gap then, and a word its place among `preprocessing["columns"][i]["levels"]`, -1 for any other.
+        """
+        return [str(column["name"]) for column in self.card["preprocessing"].get("columns", [])]
 
     @property
     def threshold(self) -> float:
@@ -162,7 +171,7 @@ class ExportedDetector:
     ) -> list[NDArray[Any]]:
         batch = np.ascontiguousarray(inputs[start : start + self.micro_batch])
         if batch.dtype.kind == "f":
-            _check_finite(batch, start)
+            _check_finite(batch, start, gaps=bool(self.columns))
         try:
             outputs: list[NDArray[Any]] = self._session.run(names, {"input": batch, **feed})
         except UNREADABLE as error:
@@ -281,10 +290,12 @@ def _check_interface(path: Path, session: Any) -> None:
         raise InputError(f"{path} has an input of type {kind}; a detector takes one of {sorted(DTYPES)}")
 
 
-def _check_finite(batch: NDArray[Any], start: int) -> None:
-    good = np.isfinite(batch.reshape(len(batch), -1)).all(axis=1)
+def _check_finite(batch: NDArray[Any], start: int, *, gaps: bool) -> None:
+    flat = batch.reshape(len(batch), -1)
+    good = (np.isfinite(flat) | (np.isnan(flat) & gaps)).all(axis=1)
     if not good.all():
-        raise InputError(f"input {start + int(np.argmin(good))} holds NaN or infinity: clean or drop it first")
+        found = "infinity" if gaps else "NaN or infinity"
+        raise InputError(f"input {start + int(np.argmin(good))} holds {found}: clean or drop it first")
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

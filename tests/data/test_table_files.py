@@ -1,5 +1,7 @@
 """Tables and series: encoded by their training rows alone, the same with numpy as with scikit-learn."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer
@@ -9,7 +11,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sparsense.data import SOURCES
 from sparsense.data.columns import Encoding, fit_encoding
-from sparsense.data.table_files import table_encoding
 from sparsense.errors import InputError, UnknownNameError
 
 
@@ -25,10 +26,15 @@ def written(folder, rows=60):
     return {"path": str(path), "label": "state", "normal": "good", "drop": ["id"]}
 
 
+def encoding_of(**options):
+    return Encoding(SOURCES["table"]("all", **options).columns)
+
+
 def test_the_encoding_is_that_of_a_pipeline_fitted_on_normal_training_rows(tmp_path):
     options = written(tmp_path)
     train = SOURCES["table"]("train", **options)
-    encoding = table_encoding(**options)
+    encoding = encoding_of(**options)
+    assert train.columns == encoding.columns
     assert encoding.features == ["size", "kind=", "kind=green", "kind=red", "empty"]
     raw = [line.split(",") for line in (tmp_path / "parts.csv").read_text().splitlines()[1:]]
     sizes = np.array([float(row[1]) if row[1] else np.nan for row in raw])
@@ -47,17 +53,19 @@ def test_the_encoding_is_that_of_a_pipeline_fitted_on_normal_training_rows(tmp_p
     for split in ("train", "calibration", "test"):
         chosen = split_indices(labels, split, (0.6, 0.2, 0.2))
         found = SOURCES["table"](split, **options)
+        np.testing.assert_array_equal(found.inputs[:, 0], sizes[chosen].astype(np.float32))  # the user's own numbers
+        features = encoding.apply(found.inputs)
         np.testing.assert_allclose(
-            found.inputs[:, :4], pipeline.transform(table[chosen]).astype(float), rtol=1e-5, atol=1e-6
+            features[:, :4], pipeline.transform(table[chosen]).astype(float), rtol=1e-5, atol=1e-6
         )
         np.testing.assert_array_equal(found.labels, labels[chosen])
-        assert not found.inputs[:, 4].any()
-    assert (train.inputs[train.labels == 0, 0].mean()) == pytest.approx(0, abs=1e-6)
+        assert not features[:, 4].any()
+    assert encoding.apply(train.inputs)[train.labels == 0, 0].mean() == pytest.approx(0, abs=1e-6)
 
 
 def test_other_splits_do_not_change_the_encoding(tmp_path):
     options = written(tmp_path)
-    before = table_encoding(**options)
+    before = encoding_of(**options)
     lines = (tmp_path / "parts.csv").read_text().splitlines()
     labels = np.array([line.endswith("bad") for line in lines[1:]], np.int64)
     from sparsense.data.splits import split_indices
@@ -66,21 +74,56 @@ def test_other_splits_do_not_change_the_encoding(tmp_path):
         cells = lines[row + 1].split(",")
         lines[row + 1] = ",".join([cells[0], "1e6", "blue", "", cells[4]])
     (tmp_path / "parts.csv").write_text("\n".join(lines))
-    assert table_encoding(**options) == before
-    assert not SOURCES["table"]("test", **options).inputs[:, 1:4].any()  # a word that was not seen
+    assert encoding_of(**options) == before
+    found = SOURCES["table"]("test", **options).inputs
+    assert set(found[:, 1]) == {-1.0}  # a word that was not seen
+    assert not before.apply(found)[:, 1:4].any()
+
+
+def test_another_file_is_encoded_like_the_training_file(tmp_path):
+    options = written(tmp_path)
+    (tmp_path / "new.csv").write_text("state,kind,size,empty,id\ngood,red,7,,1\ngood,blue,,,2\n")
+    new = options | {"path": str(tmp_path / "new.csv")}
+    found = SOURCES["table"]("all", **new, like=options["path"])
+    assert found.columns == SOURCES["table"]("train", **options).columns
+    np.testing.assert_array_equal(found.inputs, [[7, 2, np.nan], [np.nan, -1, np.nan]])
+    assert SOURCES["table"]("all", **new).columns != found.columns
 
 
 def test_an_encoding_comes_back_from_its_text_and_encodes_raw_rows(tmp_path):
     encoding = fit_encoding({"size": ["1", "3", None], "kind": ["a", "b", "a"]})
-    again = Encoding.from_json(encoding.to_json())
+    again = Encoding.from_list(json.loads(json.dumps(encoding.to_list())))
     assert again == encoding
-    np.testing.assert_allclose(again.apply({"kind": ["c", "a"], "size": ["2", "nan"]}), [[0, 0, 0], [0, 1, 0]])
+    rows = again.codes({"kind": ["c", "a"], "size": ["2", "nan"]})
+    np.testing.assert_array_equal(rows, [[2, -1], [np.nan, 0]])
+    np.testing.assert_allclose(again.apply(rows), [[0, 0, 0], [0, 1, 0]])
     with pytest.raises(InputError, match="it has no column 'size'; it has kind"):
-        again.apply({"kind": ["a"]})
-    with pytest.raises(InputError, match="column 'size', row 2: expected a finite number, found 'big'"):
-        again.apply({"kind": ["a", "b"], "size": ["1", "big"]})
-    with pytest.raises(InputError, match="reading the encoding"):
-        Encoding.from_json("{}")
+        again.codes({"kind": ["a"]})
+    for wrong in ("big", "inf", "1e39"):
+        with pytest.raises(InputError, match=f"column 'size', row 2: expected a finite number, found '{wrong}'"):
+            again.codes({"kind": ["a", "b"], "size": ["1", wrong]})
+        with pytest.raises(InputError, match="column 'size', row 12"):
+            again.codes({"kind": ["a", "b"], "size": ["1", wrong]}, first=11)
+    for wrong in ([{"levels": None}], [{"name": "a", "place": 1}], ["a"]):
+        with pytest.raises(InputError, match="reading the encoding"):
+            Encoding.from_list(wrong)
+
+
+def test_a_card_says_what_words_and_gaps_are():
+    encoding = fit_encoding({"size": ["1", "3", None], "kind": ["a", "", "a"], "state": ["on", "off", "on"]})
+    size, kind, state = (row["meaning"] for row in encoding.to_list())
+    assert size == "a number; a gap (NaN) becomes 2; then (v - 2) / 0.816497"
+    assert kind == "a word by its place: 1 = 'a'; another word is -1, no word; a gap (NaN) is a word of its own"
+    assert "0 = 'off', 1 = 'on'" in state
+    assert "a gap (NaN) is no word, too" in state
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_refused():
+    seconds = [str(1_700_000_000 + 60 * step) for step in range(20)]
+    with pytest.raises(InputError, match=r"column 'time'.* float32, which detectors take, has steps of 128"):
+        fit_encoding({"time": seconds})
+    fit_encoding({"time": seconds[:1] * 20})  # does not vary at all
+    fit_encoding({"time": [str(1_700_000_000 + 86_400 * day) for day in range(20)]})
 
 
 def test_parquet_gives_the_same(tmp_path):

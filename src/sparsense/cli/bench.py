@@ -29,7 +29,7 @@ def bench(
     ],
     in_distribution: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUTS", help="Usual inputs: images, folders, .npy, .npz; - for paths on stdin."),
+        typer.Option(metavar="INPUTS", help="Usual inputs: images, folders, .npy, .npz, tables; - for paths on stdin."),
     ] = None,
     anomalous: Annotated[
         list[str] | None,

@@ -72,6 +72,8 @@ def _describe(found: Inspection) -> list[str]:
     ]
     if found.card is None:
         return [*lines, "no card: this is not a detector; sparsense attach makes one of it"]
+    columns = (found.card.get("preprocessing") or {}).get("columns", [])
+    lines += [f"column     {column['name']}: {column['meaning']}" for column in columns]
     return [*lines, "card", *(f"  {line}" for line in _outline(found.card))]
 
 

@@ -21,7 +21,7 @@ def recalibrate(
         list[str] | None,
         typer.Option(
             metavar="INPUTS",
-            help="In-distribution: images, folders, .npy, .npz; - for paths on stdin.  [default: the stored scores]",
+            help="In-distribution: images, folders, .npy, .npz, tables; - for paths.  [default: the stored scores]",
         ),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Allowed share of false alarms.  [default: as before]")] = None,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +14,26 @@ from sparsense.extras import need
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})  # in any case of letters
 MAX_LEVELS = 256
+LARGEST = float(np.finfo(np.float32).max)
+UNKNOWN = -1.0
+"""The place of a word that was not seen in fitting."""
+COARSE = 0.01  # of a column's standard deviation: steps of float32 that are larger hide what varies
 Columns = Mapping[str, Sequence[str | None]]
 """Name -> values as text, None or one of `MISSING` where there is none."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """How one column becomes numbers.
+    """How one number of a row, as a detector takes it, becomes numbers of the network.
 
-    A column of numbers gives (v - mean) / std, with `fill` where v is missing. A column of words gives a 1 at its
-    level and 0 elsewhere; words that were not seen in fitting, all zeros.
+    A column of numbers: itself, NaN where it is missing -> (v - mean) / std, with `fill` for v where it is missing.
+    A column of words: the word's place among `levels`, counted from 0, -1 for other words, NaN where it is missing ->
+    a 1 at its place and 0 elsewhere; nowhere a 1 for other words.
 
     Args:
         name: Of the column.
         levels: The words, sorted, `""` for missing; None for numbers.
-        fill: The median.
+        fill: What a gap becomes: the median, or the place of `""`.
         mean: Of the filled values.
         std: Of the filled values; 1 where they are all the same.
     """
@@ -41,41 +44,60 @@ class Column:
     mean: float = 0.0
     std: float = 1.0
 
-    def apply(self, values: Sequence[str | None]) -> NDArray[np.float32]:
-        """Rows of 1 or of `len(levels)` numbers.
+    @property
+    def features(self) -> list[str]:
+        """A name for every number that the network sees: `size`, or `kind=a`, `kind=b`."""
+        return [self.name] if self.levels is None else [f"{self.name}={level}" for level in self.levels]
+
+    def codes(self, values: Sequence[str | None], *, first: int = 1) -> NDArray[np.float32]:
+        """One number per value, as a detector takes it; `first` is the number of the first row, for messages.
 
         Raises:
             InputError: A word in a column of numbers.
         """
-        if self.levels is not None:
-            found = np.array(words(values))
-            ones: NDArray[np.float32] = (found[:, None] == np.array(self.levels)).astype(np.float32)
-            return ones
-        parsed = numbers(values, f"column {self.name!r}")
-        filled = np.where(np.isnan(parsed), self.fill, parsed)
-        return ((filled - self.mean) / self.std).astype(np.float32)[:, None]
+        if self.levels is None:
+            return numbers(values, f"column {self.name!r}", first=first).astype(np.float32)
+        places = {level: float(place) for place, level in enumerate(self.levels)}
+        return np.array([places.get(word, UNKNOWN) if word else np.nan for word in words(values)], np.float32)
+
+    def describe(self) -> str:
+        """What a detector takes and what it makes of it, in words.
+
+        Example:
+            >>> Column("kind", ("a", "b"), fill=-1.0).describe()
+            "a word by its place: 0 = 'a', 1 = 'b'; another word is -1, no word; a gap (NaN) is no word, too"
+        """
+        if self.levels is None:
+            return f"a number; a gap (NaN) becomes {self.fill:g}; then (v - {self.mean:g}) / {self.std:g}"
+        places = ", ".join(f"{place} = {level!r}" for place, level in enumerate(self.levels) if level)
+        gap = "no word, too" if self.fill == UNKNOWN else "a word of its own"
+        return f"a word by its place: {places}; another word is {UNKNOWN:g}, no word; a gap (NaN) is {gap}"
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a table becomes float32 rows; `columns.json` of a run holds it.
+    """How a table becomes float32 rows: `codes` of what the user has, and what a network sees of them.
 
     Example:
         >>> encoding = fit_encoding({"size": ["1", "3", ""], "kind": ["a", "b", "a"]})
-        >>> encoding.apply({"size": ["2"], "kind": ["b"]})
-        array([[0., 0., 1.]], dtype=float32)
+        >>> rows = encoding.codes({"kind": ["b"], "size": ["2"]})
+        >>> rows.tolist(), encoding.apply(rows).tolist()
+        ([[2.0, 1.0]], [[0.0, 0.0, 1.0]])
     """
 
     columns: tuple[Column, ...]
 
     @property
     def features(self) -> list[str]:
-        """A name for every number of a row: `size`, `kind=a`, `kind=b`."""
-        names = ([c.name] if c.levels is None else [f"{c.name}={level}" for level in c.levels] for c in self.columns)
-        return [name for group in names for name in group]
+        """A name for every number that the network sees."""
+        return [name for column in self.columns for name in column.features]
 
-    def apply(self, columns: Columns) -> NDArray[np.float32]:
-        """Rows `[N, features]`.
+    def codes(self, columns: Columns, *, first: int = 1) -> NDArray[np.float32]:
+        """Rows `[N, columns]` as a detector takes them; columns are found by their names, others are left out.
+
+        Args:
+            columns: Of the table, or of a part of it.
+            first: The number of their first row, for messages.
 
         Raises:
             InputError: A column is absent, or holds words where numbers were.
@@ -83,23 +105,42 @@ class Encoding:
         for column in self.columns:
             if column.name not in columns:
                 raise InputError(f"encoding a table: it has no column {column.name!r}; it has {', '.join(columns)}")
-        return np.concatenate([column.apply(columns[column.name]) for column in self.columns], axis=1)
+        return np.stack([column.codes(columns[column.name], first=first) for column in self.columns], axis=1)
 
-    def to_json(self) -> str:
-        """As text; `from_json` reads it back."""
-        return json.dumps({"format": 1, "columns": [asdict(column) for column in self.columns]}, indent=1)
+    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """What the network sees of rows `[N, columns]`: `[N, features]`, in the type of the rows."""
+        own, level, mean, std = self.parts()
+        filled = np.where(np.isnan(rows), np.array([c.fill for c in self.columns], rows.dtype), rows)[:, own]
+        scaled = (filled - mean.astype(rows.dtype)) / std.astype(rows.dtype)
+        found: NDArray[Any] = np.where(np.isnan(level), scaled, filled == level).astype(rows.dtype)
+        return found
+
+    def parts(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Of every feature: its column, its place (NaN for numbers), mean and std."""
+        found = [
+            (index, np.nan if column.levels is None else place, column.mean, column.std)
+            for index, column in enumerate(self.columns)
+            for place in range(len(column.features))
+        ]
+        own, *others = (np.array(part) for part in zip(*found, strict=True))
+        level, mean, std = (part.astype(np.float32) for part in others)
+        return own.astype(np.int64), level, mean, std
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """For a card; `from_list` reads it back."""
+        return [asdict(column) | {"meaning": column.describe()} for column in self.columns]
 
     @classmethod
-    def from_json(cls, text: str) -> Encoding:
-        """The inverse of `to_json`.
+    def from_list(cls, rows: Sequence[Mapping[str, Any]]) -> Encoding:
+        """The inverse of `to_list`.
 
         Raises:
-            InputError: Not such a text.
+            InputError: Not such a list.
         """
         try:
-            rows: list[dict[str, Any]] = json.loads(text)["columns"]
-            return cls(tuple(Column(**row | {"levels": row["levels"] and tuple(row["levels"])}) for row in rows))
-        except (ValueError, KeyError, TypeError) as error:
+            plain = [{key: value for key, value in row.items() if key != "meaning"} for row in rows]
+            return cls(tuple(Column(**row | {"levels": row["levels"] and tuple(row["levels"])}) for row in plain))
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(f"reading the encoding of a table: {error!r}") from error
 
 
@@ -110,27 +151,43 @@ def fit_encoding(columns: Columns) -> Encoding:
         columns: Of training rows alone.
 
     Raises:
-        InputError: A column of words with more than 256 levels.
+        InputError: A column of words with more than 256 levels, or of numbers that float32 cannot tell apart.
         MissingExtraError: scikit-learn is not installed.
     """
     return Encoding(tuple(_fit(name, values) for name, values in columns.items()))
 
 
 def _fit(name: str, values: Sequence[str | None]) -> Column:
-    if _is_numeric(values):
-        pipeline = _numeric_pipeline().fit(numbers(values, f"column {name!r}")[:, None])
-        imputer, scaler = pipeline[0], pipeline[1]
-        return Column(
-            name, None, float(np.nan_to_num(imputer.statistics_[0])), float(scaler.mean_[0]), float(scaler.scale_[0])
-        )
+    if not _is_numeric(values):
+        return _fit_words(name, values)
+    found = numbers(values, f"column {name!r}").astype(np.float32)
+    pipeline = _numeric_pipeline().fit(found.astype(np.float64)[:, None])
+    fill, mean, std = (np.float32(part[0]) for part in
+                       (np.nan_to_num(pipeline[0].statistics_), pipeline[1].mean_, pipeline[1].scale_))  # fmt: skip
+    _check_steps(name, np.nan_to_num(found, nan=float(fill)), float(std))
+    return Column(name, None, float(fill), float(mean), float(std))
+
+
+def _fit_words(name: str, values: Sequence[str | None]) -> Column:
     encoder = need("sklearn.preprocessing", doing="encoding a table", extra="data").OneHotEncoder
-    levels = encoder(handle_unknown="ignore").fit(np.array(words(values), object)[:, None]).categories_[0]
+    found = encoder(handle_unknown="ignore").fit(np.array(words(values), object)[:, None]).categories_[0]
+    levels = tuple(str(level) for level in found)
     if len(levels) > MAX_LEVELS:
         raise InputError(
             f"encoding column {name!r}: it has {len(levels)} different words, at most {MAX_LEVELS} are encoded; leave "
             "it out with drop"
         )
-    return Column(name, tuple(str(level) for level in levels))
+    return Column(name, levels, float(levels.index("")) if "" in levels else UNKNOWN)
+
+
+def _check_steps(name: str, values: NDArray[np.float32], std: float) -> None:
+    """Detectors take float32: a time in seconds since 1970 moves in steps of two minutes there."""
+    step = float(np.spacing(np.abs(values).max()))
+    if np.ptp(values) and step > COARSE * std:
+        raise InputError(
+            f"encoding column {name!r}: it varies by {std:.3g} (standard deviation) around {values.mean():.7g}, where "
+            f"float32, which detectors take, has steps of {step:.3g}; subtract a fixed number, or drop it"
+        )
 
 
 def _numeric_pipeline() -> Any:
@@ -146,18 +203,18 @@ def _is_numeric(values: Sequence[str | None]) -> bool:
     return all(_number(value) is not None for value in words(values) if value)
 
 
-def numbers(values: Sequence[str | None], name: str) -> NDArray[np.float64]:
+def numbers(values: Sequence[str | None], name: str, *, first: int = 1) -> NDArray[np.float64]:
     """As numbers, NaN where there is none.
 
     Raises:
-        InputError: A word; with its row, counted from 1.
+        InputError: A word, or a number that is infinite in float32; with its row, counted from `first`.
     """
     found = np.full(len(values), np.nan)
     for row, value in enumerate(words(values)):
         if value:
             number = _number(value)
-            if number is None:
-                raise InputError(f"{name}, row {row + 1}: expected a finite number, found {value!r}")
+            if number is None or not abs(number) <= LARGEST:
+                raise InputError(f"{name}, row {first + row}: expected a finite number, found {value!r}")
             found[row] = number
     return found
 
@@ -170,14 +227,6 @@ def words(values: Sequence[str | None]) -> list[str]:
 
 def _number(value: str) -> float | None:
     try:
-        number = float(value)
+        return float(value)
     except ValueError:
         return None
-    return number if np.isfinite(number) else None
-
-
-def read_encoding(path: Path) -> Encoding:
-    """The encoding in a file."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    return Encoding.from_json(path.read_text(encoding="utf-8"))

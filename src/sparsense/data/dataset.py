@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsense.data.columns import Column
 from sparsense.errors import InputError
 
 
@@ -20,6 +21,7 @@ class Dataset:
         name: What reports call it, such as `digits/test`.
         inputs: uint8 `[N, H, W, C]` with 1 or 3 channels (images), or finite float32 `[N, D]` (tables).
         labels: int64 `[N]`, or None.
+        columns: Of a table with words and gaps: what its numbers stand for. Gaps are NaN then, and allowed.
 
     Raises:
         InputError: Another dtype or number of axes, no samples, NaN or infinity, labels of another length.
@@ -32,9 +34,10 @@ class Dataset:
     name: str
     inputs: NDArray[Any]
     labels: NDArray[np.int64] | None = None
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_inputs(self.name, self.inputs)
+        _check_inputs(self.name, self.inputs, gaps=bool(self.columns))
         if self.labels is not None:
             object.__setattr__(self, "labels", _checked_labels(self.name, self.labels, len(self.inputs)))
 
@@ -52,7 +55,7 @@ class Dataset:
         if isinstance(which, int):
             which = draw(len(self), which, seed)
         labels = None if self.labels is None else self.labels[which]
-        return Dataset(self.name, self.inputs[which], labels)
+        return replace(self, inputs=self.inputs[which], labels=labels)
 
     def sha256(self) -> str:
         """SHA-256 over dtype, shape and bytes of the inputs, then of the labels; the name does not count."""
@@ -98,7 +101,7 @@ def stratified_order(labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
     return order[np.argsort(keys[order], kind="stable")]
 
 
-def _check_inputs(name: str, inputs: NDArray[Any]) -> None:
+def _check_inputs(name: str, inputs: NDArray[Any], *, gaps: bool) -> None:
     images = inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[3] in (1, 3)
     if not images and not (inputs.dtype == np.float32 and inputs.ndim == 2):
         raise InputError(
@@ -107,8 +110,9 @@ def _check_inputs(name: str, inputs: NDArray[Any]) -> None:
         )
     if 0 in inputs.shape:
         raise InputError(f"dataset {name!r} is empty: its inputs have the shape {list(inputs.shape)}")
-    if not images and not np.isfinite(inputs).all():
-        row, column = np.argwhere(~np.isfinite(inputs))[0]
+    wrong = np.zeros(0) if images else np.isinf(inputs) if gaps else ~np.isfinite(inputs)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         raise InputError(
             f"dataset {name!r}: expected finite numbers; found {inputs[row, column]} in row {row}, "
             f"column {column}. Fill or drop missing values first."

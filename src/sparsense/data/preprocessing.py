@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsense.data.columns import Column, Encoding
+
 Layout = Literal["NHWC", "NCHW", "ND"]
 
 
@@ -24,6 +26,7 @@ class Preprocessing:
         scale: Multiplies the raw input; 1/255 brings uint8 images to [0, 1].
         mean: Per channel (or a single number, or one per feature), in the scaled unit.
         std: Like `mean`; positive.
+        columns: Of a table with words and gaps: how its rows become numbers, before all else.
     """
 
     layout: Layout = "NHWC"
@@ -31,6 +34,7 @@ class Preprocessing:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layout not in ("NHWC", "NCHW", "ND"):
@@ -39,6 +43,13 @@ class Preprocessing:
             raise ValueError(f"dtype must be uint8 or float32; got {self.dtype!r}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive; got {self.std}")
+        if self.columns and (self.layout, self.dtype) != ("ND", "float32"):
+            raise ValueError(f"a table's columns need layout ND and dtype float32; got {self.layout} and {self.dtype}")
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the rows of a table become numbers of the network; None where they are these numbers."""
+        return Encoding(self.columns) if self.columns else None
 
     def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same map as y = x * a + b, with a and b shaped to broadcast against the network's input."""
@@ -59,7 +70,8 @@ class Preprocessing:
             >>> Preprocessing(mean=(0.5,), std=(0.5,)).apply(np.full((1, 2, 2, 1), 255, np.uint8)).shape
             (1, 1, 2, 2)
         """
-        array = np.moveaxis(inputs, -1, 1) if self.layout == "NHWC" else inputs
+        encoded = inputs if self.encoding is None else self.encoding.apply(inputs)
+        array = np.moveaxis(encoded, -1, 1) if self.layout == "NHWC" else encoded
         scale, shift = self.affine()
         result = np.empty(array.shape, np.float32)  # in plain C order, also where an axis of size 1 leaves a choice
         np.multiply(array, scale, out=result)
@@ -67,11 +79,14 @@ class Preprocessing:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form; `from_dict` reads it back."""
-        return asdict(self)
+        """A JSON-ready form; `from_dict` reads it back. The columns of a table say in words what they mean."""
+        fields = asdict(self)
+        del fields["columns"]
+        return fields if self.encoding is None else {**fields, "columns": self.encoding.to_list()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`, also after a trip through JSON."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**values)
+        columns = Encoding.from_list(fields.get("columns", ())).columns
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "columns"}
+        return cls(**plain, columns=columns)

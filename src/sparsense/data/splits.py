@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def take_split(dataset: Dataset, split: str, shares: Sequence[float] = SHARES) -
     """
     labels = np.zeros(len(dataset), np.int64) if dataset.labels is None else dataset.labels
     part = dataset.subset(split_indices(labels, split, shares))
-    return Dataset(f"{dataset.name}/{split}", part.inputs, part.labels)
+    return replace(part, name=f"{dataset.name}/{split}")
 
 
 def split_indices(labels: NDArray[np.int64], split: str, shares: Sequence[float]) -> NDArray[np.int64]:

@@ -32,12 +32,14 @@ def table(
     drop: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
     unique: bool = False,
+    like: str | None = None,
 ) -> Dataset:
-    """A .csv or .parquet file with words and missing values, encoded as its normal training rows teach: `[N, D]`.
+    """A .csv or .parquet file with words and missing values: its own numbers, float32 `[N, columns]`.
 
-    Numbers are scaled to mean 0 and standard deviation 1, gaps take the median, words become a 1 at their place. The
-    encoding is fitted on the rows of `train` with label 0 (all of them without a label) and used for every split; a
-    run writes it to `columns.json`, by which raw rows are brought before the detector (`sparsense.data.columns`).
+    A gap is NaN, a word its place among those of its column. `columns` of the data set says what the network makes of
+    them: numbers scaled to mean 0 and standard deviation 1, medians in gaps, a 1 at each word's place. That is fitted
+    on the rows of `train` with label 0 (all of them without a label), is the same for every split, and becomes part of
+    the preprocessing, so a detector file takes the table's own numbers.
 
     Args:
         split: `all`, or `train`, `calibration`, `test`: disjoint, stratified by label and always the same.
@@ -47,6 +49,7 @@ def table(
         drop: Columns that are left out, such as identifiers.
         shares: Of train, calibration and test.
         unique: Leave out rows that repeat an earlier one, which could otherwise lie in two splits.
+        like: Another file with the same columns, whose training rows teach the encoding instead.
 
     Raises:
         InputError: No such file or column, broken rows, no samples.
@@ -54,22 +57,10 @@ def table(
     """
     columns, labels = _read(path, label, normal, drop, unique=unique)
     rows = split_indices(_as_classes(columns, labels), split, shares)
-    inputs = _encoding(columns, labels, shares).apply(_taken(columns, rows))
-    return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows])
-
-
-def table_encoding(
-    *,
-    path: str,
-    label: str | None = None,
-    normal: str | int | None = None,
-    drop: Sequence[str] = (),
-    shares: Sequence[float] = SHARES,
-    unique: bool = False,
-) -> Encoding:
-    """The encoding that `table` with the same options uses."""
-    columns, labels = _read(path, label, normal, drop, unique=unique)
-    return _encoding(columns, labels, shares)
+    teaching = (columns, labels) if like is None else _read(like, label, normal, drop, unique=unique)
+    encoding = _encoding(*teaching, shares)
+    inputs = encoding.codes(_taken(columns, rows))
+    return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows], encoding.columns)
 
 
 @source("series", "train", "calibration", "test")

@@ -82,7 +82,11 @@ def parity_inputs(inputs: Array, *, count: int = 32, maximum_bytes: int = 128 * 
     random = np.random.default_rng(seed)
     count = int(np.clip(maximum_bytes // max(inputs[0].nbytes, 1), 2, count))
     given = inputs[random.permutation(len(inputs))[: count - count // 2]]
-    if inputs.dtype == np.uint8:
+    if (
+        inputs.dtype == np.float32 and np.isnan(given).any()
+    ):  # a table with gaps: values of other rows, column by column
+        made = random.permuted(np.resize(given, (count - len(given), given.shape[1])), axis=0)
+    elif inputs.dtype == np.uint8:
         made = random.integers(0, 256, (count - len(given), *inputs.shape[1:])).astype(np.uint8)
     else:
         made = (given.mean(0) + given.std(0) * random.standard_normal((count - len(given), *inputs.shape[1:]))).astype(

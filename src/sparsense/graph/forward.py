@@ -11,6 +11,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import GraphError
 from sparsense.graph.batch import free_batch
 from sparsense.graph.build import Builder
+from sparsense.graph.encode import encoded
 from sparsense.graph.probe import learn_shapes
 from sparsense.graph.simplify import simplify
 from sparsense.reading import reading
@@ -130,6 +131,11 @@ def _check_input(value: ir.Value, preprocessing: Preprocessing) -> None:
             f"found shape {list(value.shape)}; give the layout that fits"
         )
     channels, given = value.shape[1], max(len(preprocessing.mean), len(preprocessing.std))
+    if preprocessing.encoding is not None and channels != (features := len(preprocessing.encoding.features)):
+        raise GraphError(
+            f"preparing input {value.name!r}: the table's {len(preprocessing.columns)} columns become {features} "
+            f"numbers, and the network takes {channels}; make it for {features}"
+        )
     if isinstance(channels, int) and given not in (1, channels):
         raise GraphError(
             f"preparing input {value.name!r}: expected 1 or {channels} values of mean and std, found {given}"
@@ -145,6 +151,8 @@ def _prepend(
     _name_batch_axis(graph, batch)
     shape: list[Any] = ["N", *sizes]
     user_shape: Any = ["N", *sizes[1:], sizes[0]] if preprocessing.layout == "NHWC" else shape
+    if preprocessing.columns:
+        user_shape = ["N", len(preprocessing.columns)]
     dtype = ir.DataType.UINT8 if preprocessing.dtype == "uint8" else ir.DataType.FLOAT
     network_input.name = "network_input"
     user_input = ir.val("input", dtype, user_shape)
@@ -171,6 +179,8 @@ def _name_batch_axis(graph: ir.Graph, batch: int | ir.SymbolicDim | None) -> Non
 
 def _preprocess(op: Builder, value: ir.Value, preprocessing: Preprocessing) -> ir.Value:
     scale, shift = preprocessing.affine()
+    if preprocessing.encoding is not None:
+        value = encoded(op, value, preprocessing.encoding)
     if preprocessing.layout == "NHWC":
         value = op.Transpose(value, perm=[0, 3, 1, 2])
     if preprocessing.dtype == "uint8":

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from sparsense.data.columns import Column, Encoding
 from sparsense.data.preprocessing import Layout, Preprocessing
 from sparsense.errors import InputError
 from sparsense.registry import Registry
@@ -54,6 +55,23 @@ class Network:
         if self.preprocessing.layout == "ND":
             return self
         return replace(self, preprocessing=replace(self.preprocessing, layout=cast(Layout, layout)))
+
+    def for_columns(self, columns: tuple[Column, ...]) -> Network:
+        """The same network behind the encoding of a table; without columns nothing changes.
+
+        Raises:
+            InputError: It takes another number of features than the table has.
+        """
+        if not columns:
+            return self
+        features = Encoding(columns).features
+        if self.input_shape != (len(features),):
+            raise InputError(
+                f"network {self.source!r} takes inputs {list(self.input_shape)}; the table's {len(columns)} columns "
+                f"become {len(features)} numbers ({', '.join(features[:8])}{', ...' if features[8:] else ''}): make "
+                f"the network for {len(features)} features"
+            )
+        return replace(self, preprocessing=replace(self.preprocessing, columns=columns))
 
 
 def example_input(input_shape: tuple[int, ...], *, batch: int = 2, seed: int = 0) -> Tensor:

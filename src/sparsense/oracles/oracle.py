@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sparsense.data.columns import Column
 from sparsense.detector import Scored
 from sparsense.networks.network import Network
 from sparsense.parity import DISTURBANCES, Parity, disturb, steady
@@ -69,6 +70,8 @@ def _disturb(module: nn.Module, seed: int) -> None:
 def _prepare(network: Network, inputs: NDArray[Any]) -> Tensor:
     """Preprocessing written out once more, in float64."""
     description = network.preprocessing
+    if description.columns:
+        inputs = np.concatenate([_features(column, inputs[:, i]) for i, column in enumerate(description.columns)], 1)
     tensor = torch.as_tensor(inputs, dtype=torch.float64)
     if description.layout == "NHWC":
         tensor = tensor.movedim(-1, 1)
@@ -77,3 +80,11 @@ def _prepare(network: Network, inputs: NDArray[Any]) -> Tensor:
         torch.tensor(values, dtype=torch.float64).reshape(axes) for values in (description.mean, description.std)
     )
     return (tensor * description.scale - mean) / std
+
+
+def _features(column: Column, values: NDArray[Any]) -> NDArray[np.float64]:
+    """What one column of a table becomes, value by value."""
+    filled = [column.fill if np.isnan(value) else float(value) for value in values]
+    if column.levels is None:
+        return np.array([[(value - column.mean) / column.std] for value in filled])
+    return np.array([[float(value == place) for place in range(len(column.levels))] for value in filled])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ import numpy as np
 from sparsense.benchmark.card import DataSet
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.root import first_data_root
-from sparsense.data.table_files import table_encoding
 from sparsense.errors import InputError
-from sparsense.recipe.names import keywords
 from sparsense.recipe.schema import Recipe, SourceSection
+from sparsense.training.run import Samples
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,10 @@ class RunData:
     anomalies: Mapping[str, Dataset]
     outliers: Dataset | None = None
     validation_anomalies: Dataset | None = None
+
+    def samples(self) -> Samples:
+        """What something may be learnt from."""
+        return Samples(self.train, self.outliers, self.validation_anomalies)
 
     def rows(self) -> list[DataSet]:
         """For the card."""
@@ -89,6 +91,11 @@ def _check_shapes(data: RunData) -> None:
                 f"loading data.{name}: expected {expected[1]} samples of shape {list(expected[0])} like data.train, "
                 f"found {other.inputs.dtype} of {list(other.inputs.shape[1:])}; give the options size and channels"
             )
+        if other.columns != data.train.columns:
+            raise InputError(
+                f"loading data.{name}: its words and numbers are encoded otherwise than those of data.train; take both "
+                "from one file, or name the training file with the option like"
+            )
 
 
 def _check_disjoint(data: RunData) -> None:
@@ -97,6 +104,7 @@ def _check_disjoint(data: RunData) -> None:
     sets = {"train": data.train, "calibration": data.calibration, "test": data.test, **data.anomalies, **learnt}
     pairs = [("calibration", "train"), ("calibration", "test"), ("test", "train")]
     pairs += [(name, other) for name in learnt for other in ("test", "calibration", *data.anomalies)]
+    pairs += [("validation_anomalies", "outliers")] if len(learnt) == 2 else []
     rows = {name: {row.tobytes() for row in np.ascontiguousarray(sets[name].inputs)} for name in _named(pairs)}
     for one, other in pairs:
         if shared := len(rows[one] & rows[other]):
@@ -114,11 +122,3 @@ def _learnt(data: RunData) -> dict[str, Dataset]:
 
 def _named(pairs: list[tuple[str, str]]) -> list[str]:
     return list(dict.fromkeys(name for pair in pairs for name in pair))
-
-
-def write_encoding(recipe: Recipe, folder: Path) -> None:
-    """For recipes that train on a table: `columns.json`, by which raw rows are brought before the detector."""
-    section = recipe.data.train
-    if section.source == "table":
-        own = {name: value for name, value in section.options.items() if name in (keywords(table_encoding) or ())}
-        (folder / "columns.json").write_text(table_encoding(**own).to_json(), encoding="utf-8")

@@ -22,7 +22,7 @@ from sparsense.errors import InputError
 from sparsense.files import staged_folder
 from sparsense.networks import load_network, save_network
 from sparsense.networks.network import Network
-from sparsense.pipeline.data import RunData, load_data, write_encoding
+from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import (
@@ -61,16 +61,15 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
 
     Returns:
         The folder: `detector.onnx`, `card.json`, `scores.npz`, `sensitivities.safetensors`, `network.safetensors`
-        with `network.json`, `report.html`, `report.md`, the other detectors in `others/`; for tables `columns.json`.
+        with `network.json`, `report.html`, `report.md`, the other detectors in `others/`.
     """
     with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
         accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
-        job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
+        job = Job(recipe, network, data.samples(), scorer, state, progress)
         pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
-        write_encoding(recipe, folder)
         save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
         variants = [make_variant("dense", network)]
@@ -90,7 +89,7 @@ def opened(
     torch.manual_seed(recipe.seed)
     data = load_data(recipe, data_root)
     root = first_data_root(data_root, recipe.data_root)
-    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
+    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed).for_columns(data.train.columns)
     with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
         if state.begun:
             progress(GOING_ON, 1, 1)

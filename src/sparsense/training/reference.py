@@ -51,7 +51,7 @@ def train_reference(
     data = {split: _load(getattr(recipe.data, split), recipe, data_root) for split in ("train", "calibration", "test")}
     others = {key: getattr(recipe.data, key) for key in ("outliers", "validation_anomalies")}
     loaded = {key: section and _load(section, recipe, data_root) for key, section in others.items()}
-    network = initial_network(recipe)
+    network = initial_network(recipe).for_columns(data["train"].columns)
     weights = folder / f"{recipe.name}.safetensors"
     training = make_train_run(network, recipe, Samples(data["train"], **loaded))
     checkpoint = weights.with_suffix(".training.safetensors")

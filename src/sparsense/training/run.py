@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sparsense.data import Dataset
 from sparsense.data.dataset import stratified_order
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
-from sparsense.recipe.training import TrainingSection
+from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
 from sparsense.training.batches import Batches
 from sparsense.training.engine import make_engine
 from sparsense.training.fit import Kept, fit
@@ -25,6 +26,7 @@ from sparsense.training.loop import Report, Training
 from sparsense.training.objectives import Context, Objective, make_objective
 from sparsense.training.selection import HeldOut, Selection
 from sparsense.training.settings import TrainingSettings
+from sparsense.training.warm_up import WarmUp
 
 BY_TASK = {"classifier": "cross_entropy", "reconstruction": "reconstruction"}
 HOLD_OUT_SEED = 1  # fixed, so that runs with other seeds are judged on the same samples
@@ -88,17 +90,55 @@ def make_train_run(network: Network, recipe: Recipe, samples: Samples) -> Traini
     """
     section = recipe.train
     assert section is not None
-    seen, unseen = hold_out(samples.train, section.validation)
-    tensors = {key: _tensor(network, getattr(samples, key)) for key in ("outliers", "validation_anomalies")}
-    context = Context(preprocessing=network.preprocessing, outliers=tensors["outliers"])
-    selection = None
-    if unseen is not None:
-        batch = Batches.of(_labelled(unseen, network), network.preprocessing, batch_size=1)
-        held = HeldOut(batch.inputs, batch.labels, tensors["validation_anomalies"])
-        selection = Selection(section.select, held, patience=section.patience)
+    seen, selection = _choice(network, samples, section)
+    context = Context(preprocessing=network.preprocessing, outliers=_tensor(network, samples.outliers))
     engine = make_engine(accelerator=section.accelerator, devices=section.devices, precision=section.precision)
     parts = training_parts(network, seen, section, seed=recipe.seed, context=context)
     return Training(network.module, *parts, selection=selection, engine=engine)
+
+
+def make_search_run(
+    network: Network, module: nn.Module, samples: Samples, section: SearchSection, *, seed: int,
+    teacher: nn.Module | None = None,
+) -> Training[Any]:  # fmt: skip
+    """The run of a recipe's section `prune.search`, not begun yet; the best mask is kept, by the rule of the section.
+
+    Args:
+        network: The dense one.
+        module: A `MaskSearch` of it.
+        samples: No test sample is among them.
+        section: How.
+        seed: Of order, augmentation and what the objective draws.
+        teacher: For `distillation`.
+
+    Raises:
+        TrainingError: The objective or the choice of a mask lacks what it needs.
+    """
+    seen, selection = _choice(network, samples, section)
+    context = Context(teacher, network.preprocessing, _tensor(network, samples.outliers))
+    objective, batches, settings = training_parts(network, seen, section, seed=seed, context=context)
+    if warm := _warm_up(section):
+        objective = WarmUp(make_objective(BY_TASK[network.task], {}, context), objective, epochs=warm)
+    engine = make_engine(precision=section.precision)
+    return Training(module, objective, batches, settings, selection=selection, engine=engine)
+
+
+def _warm_up(section: SearchSection) -> int:
+    """Epochs; the published search for outlier exposure begins with a tenth of plain cross entropy."""
+    if section.warm_up is not None:
+        return section.warm_up
+    published = section.objective is not None and section.objective.name == "outlier_exposure"
+    return math.ceil(section.epochs / 10) if published else 0
+
+
+def _choice(network: Network, samples: Samples, section: ChosenTrainingSection) -> tuple[Dataset, Selection | None]:
+    """The samples that are trained on, and what chooses an epoch by those that are not."""
+    seen, unseen = hold_out(samples.train, section.validation)
+    if unseen is None:
+        return seen, None
+    batch = Batches.of(_labelled(unseen, network), network.preprocessing, batch_size=1)
+    held = HeldOut(batch.inputs, batch.labels, _tensor(network, samples.validation_anomalies))
+    return seen, Selection(section.select, held, patience=section.patience)
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
@@ -158,7 +198,7 @@ def _labelled(dataset: Dataset, network: Network) -> Dataset:
     """The same samples with a label that nobody looks at, where an autoencoder's have none."""
     if dataset.labels is not None or network.task == "classifier":
         return dataset
-    return Dataset(dataset.name, dataset.inputs, np.zeros(len(dataset), np.int64))
+    return replace(dataset, labels=np.zeros(len(dataset), np.int64))
 
 
 def _tensor(network: Network, dataset: Dataset | None) -> Tensor | None:
