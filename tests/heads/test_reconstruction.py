@@ -137,3 +137,22 @@ def test_heads_of_autoencoders_can_be_fused() -> None:
     expected = oracle_scores(found, tiny_autoencoder(), IMAGES.inputs)
     scale = np.maximum(np.abs(expected), expected.std())
     assert (np.abs(found.scores(IMAGES.inputs) - expected) / scale).max() < 2e-5
+
+
+@pytest.mark.parametrize("options", [{"structure": "channel"}, {"p": [1.0, float("inf")], "layers": ["encode1"]}])
+def test_every_option_of_the_profile_agrees_with_its_oracle(options: dict[str, Any]) -> None:
+    found = scored("reconstruction_profile", **options)
+    expected = oracle_scores(found, tiny_autoencoder(), IMAGES.inputs)
+    np.testing.assert_allclose(found.scores(IMAGES.inputs), expected, rtol=1e-5)
+
+
+def test_the_profile_is_a_distance_to_its_fitting_data_in_either_direction() -> None:
+    found = scored("reconstruction_profile", shrinkage=0.0)
+    width = found.head.state()["means"].shape[1]
+    assert found.scores(IMAGES.inputs).mean() == pytest.approx(width, rel=0.05)  # E (v - mu)^T C^-1 (v - mu)
+    v = Session(found.network.model, [found.observed])(IMAGES.inputs)[0]
+    errors = scored("reconstruction_error").scores(IMAGES.inputs)
+    np.testing.assert_allclose(v[:, 0], np.log(errors), rtol=1e-5)
+    mirrored = 2 * found.head.state()["means"] - v.astype(np.float64)
+    centred = (mirrored - found.head.state()["means"]) @ found.head.state()["whitening"].T
+    np.testing.assert_allclose(np.square(centred).sum(1), found.scores(IMAGES.inputs), rtol=1e-3)

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from sparsense.autodiff import Layer, weighted_layers
 from sparsense.autodiff.norms import sum_each
-from sparsense.autodiff.shapes import count_along, rank
 from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
@@ -18,7 +17,7 @@ from sparsense.heads.bottleneck import decoder_layers, find_code
 from sparsense.heads.checks import within
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.head import Array, Head, Stream, register
-from sparsense.heads.reconstruction_error import mean_error
+from sparsense.heads.reconstruction_error import error_gradient, mean_error
 from sparsense.heads.sensitivity import concatenated, gradients
 
 TINY = 1e-20  # of a squared length: a perfect reconstruction has no gradient
@@ -53,7 +52,7 @@ class GradientConstraint(Head):
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
         """Sum the gradients of all inputs, in float64."""
         op, layers = network.op, self._chosen(network)
-        sums = [op.ReduceSum(g, [0], keepdims=0) for g in gradients(network, layers, _seed(network))]
+        sums = [op.ReduceSum(g, [0], keepdims=0) for g in gradients(network, layers, error_gradient(network))]
         totals: list[Any] = [0.0] * len(sums)
         for values in stream(network, sums):
             totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, values, strict=True)]
@@ -70,7 +69,7 @@ class GradientConstraint(Head):
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Error, then cosines: [N, 1 + L]."""
         op, layers = network.op, self._chosen(network)
-        found = gradients(network, layers, _seed(network))
+        found = gradients(network, layers, error_gradient(network))
         cosines = [
             _cosine(op, gradient, self._reference(layer.name)) for layer, gradient in zip(layers, found, strict=True)
         ]
@@ -99,13 +98,6 @@ class GradientConstraint(Head):
     def state(self) -> dict[str, Array]:
         """The direction of the mean gradient of each layer, arranged as in the graph."""
         return {f"reference.{name}": value for name, value in self._references.items()}
-
-
-def _seed(network: ForwardGraph) -> ir.Value:
-    """The gradient of the mean squared error with respect to the reconstruction."""
-    op = network.op
-    count = count_along(op, network.target, list(range(1, rank(network.target))))
-    return op.Div(op.Mul(op.Sub(network.output, network.target), 2.0), count)
 
 
 def _cosine(op: Builder, gradient: ir.Value, reference: Array) -> ir.Value:

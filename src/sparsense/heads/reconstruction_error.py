@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsense.autodiff.shapes import rank
+from sparsense.autodiff.shapes import count_along, rank
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least, one_of, positive
@@ -72,6 +72,13 @@ def mean_error(network: ForwardGraph, *, squared: bool) -> ir.Value:
     """Mean absolute or squared difference of input and output, [N]."""
     each = element_error(network, squared=squared)
     return network.op.ReduceMean(each, list(range(1, rank(network.target))), keepdims=0)
+
+
+def error_gradient(network: ForwardGraph) -> ir.Value:
+    """The gradient of the mean squared error with respect to the reconstruction."""
+    op = network.op
+    count = count_along(op, network.target, list(range(1, rank(network.target))))
+    return op.Div(op.Mul(op.Sub(network.output, network.target), 2.0), count)
 
 
 def element_error(network: ForwardGraph, *, squared: bool) -> ir.Value:

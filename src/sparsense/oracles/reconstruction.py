@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsense.autodiff import weighted_layers
 from sparsense.detector import Scored
 from sparsense.detector.double import behind_preprocessing
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import arrange, arrangements, match_layers
+from sparsense.oracles.sensitivity import arrange, arrangements, gaussian, match_layers
 
 
 @ORACLES.register("reconstruction_error")
@@ -84,3 +85,21 @@ def gradcon(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
             cosines.append((own * state[f"reference.{layer.name}"]).sum() / np.linalg.norm(own))
         scores.append(loss.item() - head.beta * np.mean(cosines))
     return np.array(scores)
+
+
+@ORACLES.register("reconstruction_profile")
+def reconstruction_profile(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+    """One backward pass per sample, and numpy's norms."""
+    head: Any = scored.head
+    layers = weighted_layers(scored.network, layers=head.layers)
+    modules, profiles = match_layers(module, layers, inputs[:1]), []
+    for sample in inputs:
+        loss = ((module(sample[None]) - sample[None]) ** 2).mean()
+        found = torch.autograd.grad(loss, [m.weight for m in modules])
+        rows = [
+            arrange(layer, owner, (owner.weight * gradient).detach(), head.structure).ravel()
+            for layer, owner, gradient in zip(layers, modules, found, strict=True)
+        ]
+        norms = [float(np.linalg.norm(row, p)) for row in rows for p in head.p]
+        profiles.append(np.log(np.maximum([loss.item(), *norms], 1e-30)))
+    return gaussian(scored, module, inputs, np.array(profiles))
