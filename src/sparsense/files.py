@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sparsense.errors import InputError
@@ -43,6 +44,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every system
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(lock: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a lock file that the operating system takes back from a process that dies; its folder is there.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        sqlite3.OperationalError: The file cannot be made.
+    """
+    with closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise BlockingIOError(f"{lock} is held by another process") from error
+        yield
 
 
 @contextmanager

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsense.cli.app import app
-from sparsense.errors import InputError
+from sparsense.cli.progress import progress
+from sparsense.errors import InputError, UnknownNameError
+from sparsense.scoring.writing import Format, Write, text_writer, writer
 
 if TYPE_CHECKING:
     from sparsense.runtime import ExportedDetector
-
-Row = dict[str, Any]
-
-
-class Format(StrEnum):
-    """How rows are written."""
-
-    TABLE = "table"
-    JSONL = "jsonl"
-    CSV = "csv"
+    from sparsense.scoring.folder import Job, Tally
 
 
 @app.command()
 def score(
     detector: Annotated[Path, typer.Argument(metavar="DETECTOR", help="A detector file.")],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUTS", help="Images, folders, .npy, .npz; - for paths on stdin.")
+        list[str],
+        typer.Argument(metavar="INPUTS", help="Images, folders, .npy, .npz, .csv, .parquet; - for paths on stdin."),
     ],
     format: Annotated[Format, typer.Option(help="Of the rows.")] = Format.TABLE,  # noqa: A002 - the option's name
     output: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    rows_per_file: Annotated[
+        int | None,
+        typer.Option(min=1, help="Make OUTPUT a folder of files of so many rows; started again, it goes on."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="here, or ray (RAY_ADDRESS names a cluster), with --rows-per-file.")
+    ] = "here",
+    jobs: Annotated[int, typer.Option(min=1, help="Workers of --engine ray.")] = 1,
     threshold: Annotated[float | None, typer.Option(help="Replaces the calibrated threshold.")] = None,
     fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit 1 if any is found.")] = False,
     explain: Annotated[
@@ -49,18 +47,58 @@ def score(
 ) -> None:
     """Score inputs and decide which are anomalies."""
     from sparsense.runtime import ExportedDetector
+    from sparsense.scoring.folder import Job
 
     loaded = ExportedDetector(detector, threads=threads)
+    if rows_per_file is None:
+        total = _to_file(loaded, inputs, output, Job(str(detector), format.value, threshold, explain))
+    else:
+        job = Job(str(detector), format.value, threshold, explain, threads)
+        total = _to_folder(job, inputs, output, rows_per_file, (engine, jobs, quiet))
+    if not quiet:
+        above = _used(loaded, threshold)
+        typer.echo(f"{total.rows:,} scored, {total.anomalies:,} anomalous (score above {above})", err=True)
+    if fail_on_anomaly and total.anomalies:
+        raise typer.Exit(1)
+
+
+def _to_file(detector: ExportedDetector, inputs: list[str], output: Path | None, job: Job) -> Tally:
+    from sparsense.cli.inputs import batches
+    from sparsense.scoring.folder import Tally
+    from sparsense.scoring.rows import part_names, score_rows
+
+    names = part_names(detector) if job.explain else None
+    found = batches(detector, inputs, size=detector.micro_batch)
     count = anomalies = 0
-    with _destination(output) as stream:
-        write = _WRITERS[format](stream, explain)
-        for row in _rows(loaded, inputs, threshold, explain=explain):
+    with _destination(output, Format(job.format), names) as write:
+        for row in score_rows(detector, found, job.threshold, explain=job.explain):
             write(row)
             count, anomalies = count + 1, anomalies + row["is_anomaly"]
-    if not quiet:
-        typer.echo(f"{count:,} scored, {anomalies:,} anomalous (score above {_used(loaded, threshold)})", err=True)
-    if fail_on_anomaly and anomalies:
-        raise typer.Exit(1)
+    return Tally(count, anomalies)
+
+
+def _to_folder(
+    job: Job, inputs: list[str], output: Path | None, rows_per_file: int, how: tuple[str, int, bool]
+) -> Tally:
+    """Parts of so many rows; those that are there already are counted, not made again."""
+    from sparsense.cli.inputs import paths
+    from sparsense.scoring.engines import ENGINES
+    from sparsense.scoring.folder import Tally, finish, opened_folder
+    from sparsense.scoring.pieces import pieces
+
+    engine, jobs, quiet = how
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    if output is None or job.format == Format.TABLE:
+        raise InputError("a folder of scores needs its name, --output FOLDER, and --format parquet, csv or jsonl")
+    rows = anomalies = 0
+    cut = list(pieces(paths(inputs), rows_per_file, rows=rows_per_file))
+    with opened_folder(output, job, cut) as tasks, progress(quiet=quiet) as report:
+        for done, found in enumerate(ENGINES[engine](job, tasks, jobs), 1):
+            rows, anomalies = rows + found.rows, anomalies + found.anomalies
+            report("scoring", done, len(tasks))
+        finish(output, Tally(rows, anomalies))
+    return Tally(rows, anomalies)
 
 
 def _used(detector: ExportedDetector, threshold: float | None) -> str:
@@ -69,82 +107,15 @@ def _used(detector: ExportedDetector, threshold: float | None) -> str:
     return f"{detector.threshold if threshold is None else threshold:.6g}"
 
 
-def _rows(detector: ExportedDetector, inputs: list[str], threshold: float | None, *, explain: bool) -> Iterator[Row]:
-    from sparsense.cli.inputs import batches
-
-    parts = _part_names(detector) if explain else []
-    for names, batch in batches(detector, inputs, size=detector.micro_batch):
-        found = detector(batch, threshold=threshold, explain=explain)
-        columns = zip(names, found.score, found.p_value, found.is_anomaly, strict=True)
-        for index, (name, value, p, anomaly) in enumerate(columns):
-            row = {"input": name, "score": float(value), "p_value": float(p), "is_anomaly": bool(anomaly)}
-            if found.explanation is not None:
-                row["parts"] = dict(zip(parts, map(float, found.explanation[index]), strict=True))
-            yield row
-
-
-def _part_names(detector: ExportedDetector) -> list[str]:
-    """What the numbers of `explanation` belong to."""
-    names: list[str] = (detector.card.get("explanation") or {}).get("names", [])
-    if "explanation" not in detector.explanations or not names:
-        raise InputError(
-            f"{detector.path.name} cannot say what its scores are made of: its head has no parts that add up, or was "
-            "attached without --explain"
-        )
-    return names
-
-
-def _largest(parts: dict[str, float]) -> str:
-    """The three parts that add most.
-
-    Example:
-        >>> _largest({"a": 1.0, "b": 5.0, "c": -2.0, "d": 2.5})
-        'b 5, d 2.5, a 1'
-    """
-    first = sorted(parts.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{name} {value:.3g}" for name, value in first)
-
-
 @contextmanager
-def _destination(output: Path | None) -> Iterator[TextIO]:
+def _destination(output: Path | None, kind: Format, parts: list[str] | None) -> Iterator[Write]:
     """Standard output, or a file that appears when it is complete."""
     if output is None:
-        yield sys.stdout
+        if kind is Format.PARQUET:
+            raise InputError("Parquet is not for a terminal: name a file with --output")
+        yield text_writer(sys.stdout, kind, explain=parts is not None)
         return
     from sparsense.files import atomic_write
 
-    with atomic_write(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        yield stream
-
-
-def _table(stream: TextIO, explain: bool) -> Callable[[Row], None]:
-    stream.write(f"{'score':>12}  {'p_value':>8}  anomaly  input{'  largest parts' if explain else ''}\n")
-
-    def write(row: Row) -> None:
-        anomaly = "yes" if row["is_anomaly"] else "no"
-        parts = f"  {_largest(row['parts'])}" if explain else ""
-        stream.write(f"{row['score']:>12.6g}  {row['p_value']:>8.4f}  {anomaly:<7}  {row['input']}{parts}\n")
-
-    return write
-
-
-def _jsonl(stream: TextIO, _explain: bool) -> Callable[[Row], None]:
-    def write(row: Row) -> None:
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        stream.write(json.dumps(finite, ensure_ascii=False) + "\n")  # JSON knows no NaN
-
-    return write
-
-
-def _csv(stream: TextIO, explain: bool) -> Callable[[Row], object]:
-    columns = ["input", "score", "p_value", "is_anomaly", *(["parts"] if explain else [])]
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    return lambda row: writer.writerow(row | ({"parts": _largest(row["parts"])} if explain else {}))
-
-
-_WRITERS: dict[Format, Callable[[TextIO, bool], Callable[[Row], object]]] = {
-    Format.TABLE: _table,
-    Format.JSONL: _jsonl,
-    Format.CSV: _csv,
-}
+    with atomic_write(output) as temporary, writer(temporary, kind, parts) as write:
+        yield write

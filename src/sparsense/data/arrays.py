@@ -58,19 +58,19 @@ def read_npz(path: Path, keys: Sequence[str]) -> list[NDArray[Any]]:
 
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of an .npy file; errors as for `read_npz`."""
-    size = _existing(path).stat().st_size
-    with _translated(str(path)), path.open("rb") as stream:
+    size = existing_file(path).stat().st_size
+    with damage_named(str(path)), path.open("rb") as stream:
         return _read(stream, size, str(path))
 
 
 def _member(archive: zipfile.ZipFile, key: str, name: str) -> NDArray[Any]:
     info = archive.getinfo(f"{key}.npy")
-    with _translated(name), archive.open(info) as stream:
+    with damage_named(name), archive.open(info) as stream:
         return _read(stream, info.file_size, name)
 
 
 def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
-    shape, fortran, dtype = _header(stream)
+    shape, fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise UnsafeFileError(f"{name} holds pickled Python objects, which could run code; save plain numbers")
     wanted = math.prod(shape) * dtype.itemsize
@@ -82,7 +82,8 @@ def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type that a stream says at its beginning."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
@@ -93,12 +94,12 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    with _translated(str(path)), zipfile.ZipFile(_existing(path)) as archive:
+    with damage_named(str(path)), zipfile.ZipFile(existing_file(path)) as archive:
         yield archive
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
+def damage_named(name: str) -> Iterator[None]:
     """What the readers of zip archives and arrays raise over damaged files, as one error that names the file."""
     try:
         yield
@@ -108,7 +109,8 @@ def _translated(name: str) -> Iterator[None]:
         raise InputError(f"{name} is damaged, or not in NumPy's format: {error}") from error
 
 
-def _existing(path: Path) -> Path:
+def existing_file(path: Path) -> Path:
+    """The path, if a file is there."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     return path

@@ -6,12 +6,13 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sparsense.errors import InputError
+from sparsense.files import held_alone
 
 SCHEMA: Final = 1
 APPLICATION: Final = 0x53505357  # "SPSW"; by it a database of ours is known
@@ -121,18 +122,16 @@ def _one_writer(file: Path, *, read_only: bool) -> Iterator[None]:
     if read_only:
         yield
         return
-    with _explained(file, "opening"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(file.with_suffix(".lock"), timeout=0, isolation_level=None)
-    with closing(lock):
+    with ExitStack() as held:
         try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise InputError(f"opening the store {file}: {error}; choose another --output") from error
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(held_alone(file.with_suffix(".lock")))
+        except BlockingIOError as error:
             raise InputError(
                 f"opening the store {file}: another sweep is writing to it; wait for it, or give another --output"
             ) from error
+        except (sqlite3.Error, OSError) as error:
+            raise InputError(f"opening the store {file}: {error}; choose another --output") from error
         yield
 
 

@@ -1,0 +1,136 @@
+"""The rows of a piece as batches that a detector takes, each row with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.data import images
+from sparsense.data.array_rows import array_rows
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.data.table_rows import Part, csv_rows, parquet_rows
+from sparsense.errors import InputError
+from sparsense.runtime import ExportedDetector
+from sparsense.scoring.pieces import ARRAYS, Piece
+
+Batch = tuple[list[str], NDArray[Any]]
+
+
+def read(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]:
+    """Names and inputs of at most `size` rows at a time; memory does not grow with the piece.
+
+    Args:
+        piece: What to read.
+        detector: Says what an input looks like.
+        size: Rows per batch.
+
+    Raises:
+        InputError: Nothing there, damage, or something the detector does not take.
+    """
+    if not piece.kind:
+        yield from _images(detector, [Path(file) for file in piece.files], size)
+        return
+    path = Path(piece.files[0])
+    row = piece.start
+    for part in _parts(piece, path, detector, size):
+        yield [f"{path}:{number}" for number in range(row, row + len(part))], part
+        row += len(part)
+
+
+def _parts(piece: Piece, path: Path, detector: ExportedDetector, size: int) -> Iterator[NDArray[Any]]:
+    if piece.kind in ARRAYS:
+        yield from array_rows(path, size, start=piece.start, stop=piece.stop)
+    elif piece.kind == ".csv":
+        parts = csv_rows(path, size, start=piece.start, stop=piece.stop, byte=piece.byte)
+        yield from (_numbers(part, detector, path) for part in parts)
+    else:
+        parts = parquet_rows(path, size, start=piece.start, stop=piece.stop)
+        yield from (_from_parquet(part, detector, path) for part in parts)
+
+
+def _from_parquet(part: Part, detector: ExportedDetector, path: Path) -> NDArray[Any]:
+    """Image files in a column, lists of numbers in a column, or columns of numbers and words."""
+    for values in part.values():
+        first = next((value for value in values if value is not None), None)
+        content = first.get("bytes") if isinstance(first, dict) else first
+        if isinstance(content, bytes):
+            return _stored_images(values, detector, path)
+    if len(part) == 1 and isinstance(next(iter(part.values()))[0], list):
+        return _lists(next(iter(part.values())), detector, path)
+    return _numbers(part, detector, path)
+
+
+def _stored_images(values: Sequence[Any], detector: ExportedDetector, path: Path) -> NDArray[Any]:
+    """Encoded images, bare or as `{bytes, path}`, the form that image data sets are published in."""
+    height, width, channels = image_shape(detector, path)
+    if height is None or width is None:
+        raise InputError(
+            f"{detector.path.name} takes images of any size, so those of {path} cannot be joined; scale them"
+        )
+    contents = [value["bytes"] if isinstance(value, dict) else value for value in values]
+    if None in contents:
+        raise InputError(f"{path}: an image is missing (null) among rows that hold images")
+    return _laid_out(
+        np.stack([images.read_image(content, (height, width), channels) for content in contents]), detector
+    )
+
+
+def _lists(values: Sequence[Any], detector: ExportedDetector, path: Path) -> NDArray[Any]:
+    sizes = [1 if size is None else size for size in detector.input_shape]
+    try:
+        return np.asarray(values, detector.dtype).reshape(len(values), *sizes)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: its lists are not what {detector.path.name} takes ({detector.takes}): {error}"
+        ) from error
+
+
+def _numbers(part: Part, detector: ExportedDetector, path: Path) -> NDArray[Any]:
+    """Rows of a table: by the columns that the detector knows, or all of its columns as they are."""
+    encoding = Preprocessing.from_dict(detector.preprocessing).encoding
+    if encoding is not None:
+        return encoding.codes({name: [_text(value) for value in values] for name, values in part.items()})
+    if detector.layout != "ND":
+        raise InputError(f"{detector.path.name} takes {detector.takes}; the table {path} has columns {', '.join(part)}")
+    try:
+        return np.array([[float(value) for value in values] for values in part.values()], np.float32).T
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected numbers in every column, as {detector.path.name} knows no columns by name; found "
+            f"{', '.join(part)} ({error}); leave out what is no input, or make the detector from a source `table`"
+        ) from error
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _images(detector: ExportedDetector, files: Sequence[Path], size: int) -> Iterator[Batch]:
+    """Images at the size and with the channels of the detector; of a free size: one by one, as they are."""
+    height, width, channels = image_shape(detector, files[0])
+    shape = (height, width) if height and width else None
+    step = size if shape else 1
+    for start in range(0, len(files), step):
+        part = files[start : start + step]
+        pixels = np.stack([images.read_image(file, shape, channels) for file in part])
+        yield [str(file) for file in part], _laid_out(pixels, detector)
+
+
+def image_shape(detector: ExportedDetector, file: Path) -> tuple[int | None, int | None, int]:
+    """Height, width and channels that the detector takes."""
+    if detector.dtype != "uint8" or len(detector.input_shape) != 3:
+        raise InputError(
+            f"{detector.path.name} does not take image files such as {file}, but {detector.takes}: "
+            "give .npy or .npz files"
+        )
+    first, second, third = detector.input_shape
+    height, width, channels = (first, second, third) if detector.layout == "NHWC" else (second, third, first)
+    return height, width, 3 if channels is None else channels
+
+
+def _laid_out(pixels: NDArray[Any], detector: ExportedDetector) -> NDArray[Any]:
+    return pixels if detector.layout == "NHWC" else np.moveaxis(pixels, -1, 1)
