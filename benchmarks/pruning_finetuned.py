@@ -68,10 +68,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shifted", help="another source of test images of the same classes, only reported")
     parser.add_argument("--factors", type=float, nargs="+", default=[2.1, 2.6], help="fewer multiply-adds")
     parser.add_argument("--objectives", nargs="+", default=["cross_entropy"], choices=("cross_entropy", "distillation"))
-    parser.add_argument("--criteria", nargs="+", default=["magnitude", "taylor", "fpgm", "crop"])
+    parser.add_argument("--criteria", nargs="+", default=["magnitude", "fpgm", "taylor"])
     parser.add_argument("--scopes", nargs="+", default=["global", "layer"])
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--precision", choices=("32", "bf16"), default="bf16")
     return parser.parse_args()
 
@@ -100,7 +100,7 @@ def chosen_report(
     network: Network, train: Dataset, factor: float, seed: int, options: argparse.Namespace
 ) -> tuple[str, PruneReport, float]:
     """The way of pruning that keeps most accuracy on training images before any training."""
-    held = train.subset(2000, seed=seed + 1000)
+    held = train.subset(1000, seed=seed + 1000)
     best: tuple[str, PruneReport, float] | None = None
     for criterion in options.criteria:
         values = saliency(network, criterion, train, options, seed)

@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="digits_resnet")
     parser.add_argument("--sparsity", type=float, default=0.3, help="of the channels")
+    parser.add_argument("--scope", choices=("global", "layer"), default="layer")
     parser.add_argument("--multiple", type=int, default=8)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=15)
@@ -76,9 +77,9 @@ def variants(network: Network, options: argparse.Namespace) -> dict[str, nn.Modu
     select_weights(zeros, saliency, sparsity=0.9).apply_(zeros)
     fitting = {n: s for n, s in saliency.items() if s.shape[1] % 4 == 0}
     select_n_of_m(fitting, layouts=layouts(dense)).apply_(pattern)
-    cut = prune_channels(dense, example, saliency, sparsity=options.sparsity)
+    cut = prune_channels(dense, example, saliency, sparsity=options.sparsity, scope=options.scope)
     rounding = ChannelOptions(round_to=options.multiple)
-    rounded = prune_channels(dense, example, saliency, sparsity=options.sparsity, options=rounding)
+    rounded = prune_channels(dense, example, saliency, sparsity=options.sparsity, scope=options.scope, options=rounding)
     aligned = align_widths(cut.module, example, measure=measured(network), multiple=options.multiple)
     share, multiple = f"-{options.sparsity:.0%}", options.multiple
     return {

@@ -131,7 +131,7 @@ def test_the_stopwatch_measures_in_onnx_runtime():
         assert times["one"] > 0
 
 
-@pytest.mark.parametrize("best", ["kept", "padded", "rounded down"])
+@pytest.mark.parametrize("best", ["kept", "padded to multiples of 8", "rounded down to multiples of 8"])
 def test_widths_are_aligned_as_measured_and_it_is_told(monkeypatch, best):
     def times(_self, modules):
         return {name: 1.0 if name == best else 2.0 for name in modules}
@@ -141,6 +141,23 @@ def test_widths_are_aligned_as_measured_and_it_is_told(monkeypatch, best):
     multiples = {width % 8 for name, width in widths(result).items() if name != "fc.weight"}
     assert (multiples == {0}) == (best != "kept")
     assert f"Widths: {best} measured fastest in ONNX Runtime at batch 1 (kept " in result.notes[0]
+
+
+def test_each_group_is_aligned_as_measured_and_it_is_told(monkeypatch):
+    def times(_self, modules):
+        return {name: price({key: len(weight) % 8 for key, weight in prunable_weights(module).items()})
+                for name, module in modules.items()}  # fmt: skip
+
+    def price(rest):
+        return 10.0 + (rest["stages.2.conv1.weight"] != 0) + (rest["stages.1.conv1.weight"] == 0)
+
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", times)
+    result = jobs.pruned({"prune.sparsity": 0.4, "prune.align": "each_group"})
+    left = widths(result)
+    assert left["stages.2.conv1.weight"] % 8 == 0
+    assert left["stages.1.conv1.weight"] % 8 != 0
+    assert "Widths: each group measured fastest" in result.notes[0]
+    assert "stages.2.conv1: " in result.notes[0]
 
 
 def test_widths_that_fit_are_kept_without_measuring(monkeypatch):

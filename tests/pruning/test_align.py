@@ -8,7 +8,8 @@ from families import FAMILIES, make
 from torch import nn
 
 from sparsense.errors import InputError
-from sparsense.pruning.align import align_widths
+from sparsense.pruning.align import align_each_group, align_widths
+from sparsense.pruning.aligner import Aligner, Way
 from sparsense.pruning.channels import channel_groups
 from sparsense.pruning.grouping import left_alone, widths
 from sparsense.pruning.groups import Side
@@ -112,3 +113,55 @@ def test_exact_alignment_never_changes_outputs():
     assert alignment.best == "kept"
     with pytest.raises(InputError, match="multiple must be at least 2; got 1"):
         align_widths(module, x, measure=measure, multiple=1)
+
+
+@pytest.mark.parametrize("name", ["densenet", "resnet", "mobilenet_v3", "unet"])
+def test_each_group_takes_its_own_fastest_way(name):
+    """The measure likes multiples of 5 in even groups and none in odd ones: only a mixture is best."""
+    module, x = make(name)
+    free = [g.name for g in channel_groups(module, x) if not any(g.protected) and g.units % 5]
+    likes = {group: index % 2 for index, group in enumerate(sorted(free))}
+
+    def measure(networks):
+        return {key: 10.0 + sum(price(group, widths(network)[group]) for group in free)
+                for key, network in networks.items()}  # fmt: skip
+
+    def price(group, width):
+        return float(width != widths(module)[group]) if likes[group] else float(width <= widths(module)[group])
+
+    alignment = align_each_group(module, x, measure=measure, multiple=5)
+    chosen = alignment.variants[alignment.best]
+    assert alignment.best == "each group"
+    assert chosen.ways == {group: Way("padded", 5) for group in free if not likes[group]}
+    assert chosen.milliseconds == min(v.milliseconds for v in alignment.variants.values()) == 10.0
+    assert chosen.exact
+    torch.testing.assert_close(chosen.module(x), module(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["densenet", "unet"])
+def test_rounding_and_padding_mix_around_a_concatenation(name):
+    module, x = make(name)
+    aligner = Aligner(module, x, lambda networks: dict.fromkeys(networks, 1.0))
+    possible = {group.name: aligner.ways_of(group, (3, 5), exact=False) for group in aligner.groups}
+    ways = {group: choice[index % len(choice)] for index, (group, choice) in enumerate(possible.items()) if choice}
+    assert {way.what for way in ways.values()} == {"padded", "rounded down"}
+    mixed = aligner.measured({"mixed": ways}).variants["mixed"]
+    assert not mixed.exact
+    assert mixed.error < 1e-6
+    for group, way in ways.items():
+        now, was = mixed.widths[group], widths(module)[group]
+        assert (now > was) if way.what == "padded" else (now < was)
+
+
+def test_several_multiples_are_all_tried():
+    module, x = make("resnet")
+    seen = []
+
+    def measure(networks):
+        seen.extend(networks)
+        return {name: float(name != "padded to multiples of 3") for name in networks}
+
+    alignment = align_widths(module, x, measure=measure, multiple=(3, 5))
+    assert alignment.best == "padded to multiples of 3"
+    rest = [f"{what} to multiples of {multiple}" for multiple in (3, 5) for what in ("padded", "rounded down")]
+    assert seen == ["kept", *rest]

@@ -21,7 +21,7 @@ from sparsense.pipeline.outcome import pruning_row
 from sparsense.pipeline.records import network_inputs
 from sparsense.pipeline.steps import journey, searched
 from sparsense.pipeline.timing import Stopwatch
-from sparsense.pruning.align import align_widths
+from sparsense.pruning.align import align_each_group, align_widths
 from sparsense.pruning.analysis import equal_harm
 from sparsense.pruning.batchnorm import reestimate_batch_norm
 from sparsense.pruning.cost import measure_cost
@@ -116,11 +116,12 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
 
     def write(folder: Path) -> None:
         network = found.now.network
-        alignment = align_widths(
+        align = align_each_group if job.section.align == "each_group" else align_widths
+        alignment = align(
             network.module,
             example_input(network.input_shape),
             measure=lambda modules: watch.side_by_side(modules) if len(modules) > 1 else dict.fromkeys(modules, 0.0),
-            multiple=job.section.round_to or FAST_WIDTHS,
+            multiple=job.section.round_to or (FAST_WIDTHS, 2 * FAST_WIDTHS),
             saliency=job.scorer.saliency(network),
         )
         best = alignment.variants[alignment.best]
@@ -128,7 +129,9 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
                           proof=max(found.now.proof, best.error))  # fmt: skip
         save_journey(replace(found, now=smaller), folder)
         times = {name: variant.milliseconds for name, variant in alignment.variants.items()}
-        (folder / "times.json").write_text(json.dumps({"best": alignment.best, "milliseconds": times}))
+        ways = {name: str(way) for name, way in best.ways.items()}
+        told = {"best": alignment.best, "milliseconds": times, "ways": ways}
+        (folder / "times.json").write_text(json.dumps(told))
 
     folder = job.state.piece("aligned", write)
     told = json.loads((folder / "times.json").read_text())
@@ -136,6 +139,8 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
         return load_journey(folder, job.dense), ["Widths: kept, as there was nothing to round or to pad."]
     times = ", ".join(f"{name} {time:.3g} ms" for name, time in told["milliseconds"].items())
     note = f"Widths: {told['best']} measured fastest in ONNX Runtime at batch {watch.batch} ({times})."
+    if told["best"] == "each group":
+        note += " " + "; ".join(f"{name}: {way}" for name, way in told["ways"].items()) + "; all others kept."
     return load_journey(folder, job.dense), [note]
 
 

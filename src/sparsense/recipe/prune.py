@@ -96,9 +96,9 @@ class PruneSection(Section):
     """Least share of every layer that stays; null: a tenth of the share that stays overall."""
     round_to: Count | None = None
     """Widths become multiples of it; null: as selected, but 8 where a time is asked for."""
-    align: Literal["measure"] | None = None
-    """`measure`: keep widths, round them down or pad them with zero channels to multiples of `round_to` (or 8),
-    whichever is fastest here."""
+    align: Literal["measure", "each_group"] | None = None
+    """`measure`: keep widths, round them down or pad them with zero channels to multiples of `round_to` (or of 8 and
+    of 16), whichever is fastest here. `each_group` goes on from there group by group, which takes minutes."""
     pattern: Pattern | None = None
     """`N:M`, such as `2:4`: N of every M consecutive inputs stay; `RxC`, such as `4x4`: whole blocks of weights go."""
     ignore: list[str] = Field(default=[])
