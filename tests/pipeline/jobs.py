@@ -45,7 +45,7 @@ def job(changes: dict[str, Any], state: State | None = None, progress: Any = lam
     record = kept_record(network, asked, data.train, progress, state)
     with passing_state() as passing:
         scorer = Scorer(asked, data.train, record)
-        yield Job(asked, network, data.train, data.outliers, scorer, state or passing, progress)
+        yield Job(asked, network, data.samples(), scorer, state or passing, progress)
 
 
 def pruned(changes: dict[str, Any], state: State | None = None, progress: Any = lambda *_: None) -> Pruned:

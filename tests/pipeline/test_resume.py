@@ -66,8 +66,19 @@ def stopping(what, at):
         (CHANNELS, [("training after step 1", 6), ("fine-tuning", 5)]),
         ({**STEPS, **ANALYSIS}, [("analysing stages.0.conv1.weight", 1), ("analysing stages.2.conv1.weight", 1)]),
         (
-            {"prune.structure": "weight", "prune.search": {"epochs": 3, "batch_size": 40}, "prune.sparsity": 0.5},
-            [("learning the mask", 6)],
+            {
+                "prune.structure": "weight",
+                "prune.sparsity": 0.5,
+                "data.outliers": {"source": "letters", "limit": 30},
+                "prune.search": {
+                    "epochs": 4,
+                    "batch_size": 40,
+                    "objective": "outlier_exposure",
+                    "patience": 3,
+                    "precision": "bf16",
+                },
+            },
+            [("learning the mask", 6), ("learning the mask", 11)],
         ),
         (EARLY, [("training the dense network", 9), ("training the dense network", 22)]),
     ],

@@ -71,9 +71,18 @@ def test_search_finds_a_subnetwork_that_does_better_than_its_start():
 
 def test_bad_searches_are_refused():
     module, _ = make("vgg")
-    with pytest.raises(InputError, match="init must be hydra or edge_popup; got 'zeros'"):
+    with pytest.raises(InputError, match="init must be one of hydra, edge_popup, magnitude; got 'zeros'"):
         MaskSearch(module, sparsity=0.5, init="zeros")
     with pytest.raises(InputError, match="nothing can be pruned"):
         MaskSearch(nn.Linear(2, 2), sparsity=0.5)
     with pytest.raises(InputError, match="sparsity must lie"):
         MaskSearch(module, sparsity=1.0)
+
+
+def test_a_search_from_magnitude_begins_at_the_largest_weights_of_scaled_layers():
+    module, _ = make("vgg")
+    search = MaskSearch(module, sparsity=0.6, init="magnitude", scope="layer")
+    weights = prunable_weights(module)
+    for name, keep in search.mask().keep.items():
+        size = weights[name].abs()
+        assert float(size[keep].min()) >= float(size[~keep].max())

@@ -12,7 +12,7 @@ from torch import nn
 from sparsense.errors import InputError
 from sparsense.pruning.mask import Mask
 from sparsense.pruning.patterns import follows_n_of_m, select_blocks, select_n_of_m
-from sparsense.pruning.select import SCOPES, erk_counts, select
+from sparsense.pruning.select import SCOPES, among_least, erk_counts, select
 from sparsense.recording.layers import Layout
 
 SHAPES = {"conv": (6, 4, 3, 3), "wide": (20, 30), "small": (3, 5)}
@@ -214,3 +214,13 @@ def test_masks_that_do_not_fit_change_nothing():
     with pytest.raises(InputError, match="those of w are not"):
         Mask({"w": torch.zeros(2)})
     assert Mask({}).density == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.data())
+def test_the_least_are_those_that_a_stable_sort_puts_first(numbers, data):
+    count = data.draw(st.integers(0, len(numbers)))
+    values = torch.tensor(numbers, dtype=torch.float64)
+    expected = torch.zeros(len(numbers), dtype=torch.bool)
+    expected[values.argsort(stable=True)[:count]] = True
+    assert torch.equal(among_least(values, count), expected)

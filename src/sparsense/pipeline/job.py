@@ -18,7 +18,7 @@ from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import TrainingSection
 from sparsense.training.loop import Training
 from sparsense.training.objectives import Context
-from sparsense.training.run import make_training
+from sparsense.training.run import Samples, make_training
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Job:
     Args:
         recipe: With a section `prune`.
         dense: The network as loaded; stays as it is.
-        data: Training samples.
-        outliers: Samples that the objective `outlier_exposure` learns from.
+        samples: To learn from; no test sample is among them.
         scorer: Makes saliencies.
         state: Keeps what is finished.
         progress: Told about everything that takes long.
@@ -37,8 +36,7 @@ class Job:
 
     recipe: Recipe
     dense: Network
-    data: Dataset
-    outliers: Dataset | None
+    samples: Samples
     scorer: Scorer
     state: State
     progress: Progress
@@ -49,19 +47,22 @@ class Job:
         assert self.recipe.prune is not None
         return self.recipe.prune
 
+    @property
+    def data(self) -> Dataset:
+        """Training samples."""
+        return self.samples.train
+
     def teacher(self) -> nn.Module:
         """The dense network to learn from: as loaded, or as it was trained before the first step."""
         trained = self.state.folder / "dense"
         return load_journey(trained, self.dense).now.network.module if trained.is_dir() else self.dense.module
 
-    def training(
-        self, network: Network, section: TrainingSection, *, seed: int, module: nn.Module | None = None
-    ) -> Training[object]:
-        """A training run of a network (or of a module around it), not begun yet."""
-        outliers = None if self.outliers is None else network_inputs(network, self.outliers)
+    def training(self, network: Network, section: TrainingSection, *, seed: int) -> Training[object]:
+        """A training run of a network, not begun yet."""
+        found = self.samples.outliers
+        outliers = None if found is None else network_inputs(network, found)
         context = Context(self.teacher(), network.preprocessing, outliers)
-        trained = network.module if module is None else module
-        return make_training(network, trained, self.data, section, seed=seed, context=context)
+        return make_training(network, network.module, self.data, section, seed=seed, context=context)
 
     def train(
         self,

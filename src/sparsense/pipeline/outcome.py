@@ -11,6 +11,7 @@ from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
 from sparsense.pruning.cost import measure_cost
 from sparsense.recipe.prune import PruneSection
+from sparsense.recipe.training import SearchSection
 
 UNITS = {"channel": "channels", "weight": "weights", "head": "attention heads"}
 
@@ -20,13 +21,18 @@ def pruning_row(job: Job, cut: Cut, latency: Latency | None) -> Pruning:
     section = job.section
     missed = latency is not None and not fast_enough(section, latency)
     return Pruning(
-        criterion=section.criterion if section.search is None else section.search.init,
+        criterion=section.criterion if section.search is None else _learnt(section.search),
         structure="weight" if section.structure == "weight" else "channel",
         scope=section.scope,
         target=_target(section) + (" (missed)" if missed else ""),
         reached=_reached(job, cut, latency),
         proof=_proof(section, cut),
     )
+
+
+def _learnt(search: SearchSection) -> str:
+    objective = "cross_entropy" if search.objective is None else search.objective.name
+    return f"learnt mask ({objective}, from {search.init})"
 
 
 def _target(section: PruneSection) -> str:

@@ -17,9 +17,10 @@ from sparsense.pipeline.analysis import analysed
 from sparsense.pipeline.cuts import FAST_WIDTHS, Asked, Cut, cut, least_units
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
+from sparsense.pipeline.learnt_masks import searched
 from sparsense.pipeline.outcome import pruning_row
 from sparsense.pipeline.records import network_inputs
-from sparsense.pipeline.steps import journey, searched
+from sparsense.pipeline.steps import journey
 from sparsense.pipeline.timing import Stopwatch
 from sparsense.pruning.align import align_each_group, align_widths
 from sparsense.pruning.analysis import equal_harm
@@ -52,8 +53,9 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     shares = _shares(job)
     watch = _stopwatch(job)
     share = _amount(job, watch, shares)
-    found = searched(job, share) if job.section.search is not None else journey(job, share, shares)
-    found, notes = _aligned(job, found, watch)
+    found, notes = searched(job, share) if job.section.search is not None else (journey(job, share, shares), [])
+    found, told = _aligned(job, found, watch)
+    notes += told
     network, mask = found.now.network, found.now.mask
     stage("pruned", network)
     if job.recipe.batch_norm is not None and _has_batch_norm(network):

@@ -44,7 +44,7 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
-        job = Job(recipe, network, data.train, data.outliers, scorer, state, progress)
+        job = Job(recipe, network, data.samples(), scorer, state, progress)
         pruned = prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
         save_network(pruned.network, folder / "network.safetensors")
@@ -79,7 +79,7 @@ def analyse_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None
     ):
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
-        analysis = analysed(Job(recipe, network, data.train, data.outliers, scorer, state, progress))
+        analysis = analysed(Job(recipe, network, data.samples(), scorer, state, progress))
         analysis.save(folder / "analysis.json")
         (folder / "analysis.html").write_text(analysis_page(recipe.name, analysis), encoding="utf-8")
     return output

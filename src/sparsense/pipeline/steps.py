@@ -5,13 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from sparsense.pipeline.cuts import Asked, Cut, cut, least_units
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pruning.schedule import SCHEDULES, EarlyTrigger
-from sparsense.pruning.search import MaskSearch
 from sparsense.pruning.shares import Shares
 from sparsense.pruning.surgery import cut_
 from sparsense.recipe.training import TrainingSection
@@ -43,25 +41,6 @@ def journey(job: Job, share: float, shares: Shares | None) -> Journey:
         here = load_journey(job.state.piece(f"step-{index}", write), job.dense)
         job.progress("pruning", index + 1, len(targets))
     return here
-
-
-def searched(job: Job, share: float) -> Journey:
-    """The network with a learnt mask; its weights are those of the dense one."""
-    search = job.section.search
-    assert search is not None
-
-    def write(folder: Path) -> None:
-        scope: Literal["global", "layer"] = "layer" if job.section.scope == "layer" else "global"
-        module = MaskSearch(
-            job.dense.module, sparsity=share, init=search.init, scope=scope, ignore=job.section.ignore,
-            seed=job.recipe.seed,
-        )  # fmt: skip
-        job.train("learning the mask", job.training(job.dense, search, seed=job.recipe.seed, module=module))
-        masked, mask = module.result()
-        masked.requires_grad_(True)
-        save_journey(Journey(Cut(replace(job.dense, module=masked), mask, reached=mask.sparsity)), folder)
-
-    return load_journey(job.state.piece("search", write), job.dense)
 
 
 def _started(job: Job, share: float) -> Journey:

@@ -14,7 +14,7 @@ from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
 from sparsense.training.fit import save_weights
 from sparsense.training.reference import train_reference
-from sparsense.training.run import Samples, make_train_run, run_training
+from sparsense.training.run import make_train_run, run_training
 
 WEIGHTS = "trained.safetensors"
 
@@ -52,11 +52,12 @@ def train_first(network: Network, recipe: Recipe, data: RunData, state: State, *
             "a run trains in one process; train with `sparsense train` first, and name the weights in network.weights",
             key="train.devices",
         )
-    samples = Samples(data.train, data.outliers, data.validation_anomalies)
 
     def write(folder: Path) -> None:
         checkpoint = state.begin() / "training.safetensors"
-        run_training(make_train_run(network, recipe, samples), recipe, checkpoint, beside=output, report=progress)
+        run_training(
+            make_train_run(network, recipe, data.samples()), recipe, checkpoint, beside=output, report=progress
+        )
         save_weights(network.module, folder / WEIGHTS)
 
     network.module.load_state_dict(load_file(state.piece("trained", write) / WEIGHTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from sparsense.pruning.select import select
 from sparsense.pruning.weights import unprotected
 from sparsense.recording.layers import Layout, layouts, prunable_weights
 
-Init = Literal["hydra", "edge_popup"]
+Init = Literal["hydra", "edge_popup", "magnitude"]
+INITS: tuple[Init, ...] = get_args(Init)
 
 
 class MaskSearch(nn.Module):
@@ -31,7 +32,8 @@ class MaskSearch(nn.Module):
         module: The pretrained network; a copy is searched, with all its parameters frozen. Batch norm
             statistics of the copy move while it trains, as the masked network's are others.
         sparsity: Share of the searched weights that is masked.
-        init: `hydra` starts from the weights, `edge_popup` from random scores.
+        init: `hydra` starts from the weights with their signs, so large negative ones begin masked; `magnitude`
+            from their sizes, so a short search begins at a good mask; `edge_popup` from random scores.
         scope: `global` or `layer`, see `select`.
         ignore: Layers to leave alone; the last layer is protected.
         seed: Of random scores.
@@ -55,8 +57,8 @@ class MaskSearch(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if init not in ("hydra", "edge_popup"):
-            raise InputError(f"init must be hydra or edge_popup; got {init!r}")
+        if init not in INITS:
+            raise InputError(f"init must be one of {', '.join(INITS)}; got {init!r}")
         self.inner = deepcopy(module).requires_grad_(False)
         self.sparsity, self.scope = sparsity, scope
         shapes = layouts(self.inner)
@@ -64,10 +66,7 @@ class MaskSearch(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.names = list(searched)
         self.scores = nn.ParameterList(
-            hydra_scores(weight, shapes[name])
-            if init == "hydra"
-            else edge_popup_scores(weight, shapes[name], generator)
-            for name, weight in searched.items()
+            first_scores(init, weight, shapes[name], generator) for name, weight in searched.items()
         )
         self.mask()  # refuses a target that cannot be reached now, not in the first step
 
@@ -91,6 +90,13 @@ class MaskSearch(nn.Module):
         module, mask = deepcopy(self.inner), self.mask()
         mask.apply_(module)
         return module, mask
+
+
+def first_scores(init: Init, weight: Tensor, layout: Layout, generator: torch.Generator) -> Tensor:
+    """Of one weight, before anything is learnt."""
+    if init == "edge_popup":
+        return edge_popup_scores(weight, layout, generator)
+    return hydra_scores(weight if init == "hydra" else weight.abs(), layout)
 
 
 def hydra_scores(weight: Tensor, layout: Layout) -> Tensor:

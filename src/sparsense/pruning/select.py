@@ -177,13 +177,11 @@ def _rounded(wanted: Mapping[str, float], sizes: Mapping[str, int], removed: int
 def _global(flat: Mapping[str, Tensor], removed: int, floors: Mapping[str, int]) -> dict[str, Tensor]:
     candidates = []
     for name, values in flat.items():
-        open_to_removal = torch.ones(len(values), dtype=torch.bool)
-        open_to_removal[least(-values.cpu(), floors[name])] = False
-        candidates.append(open_to_removal)
+        candidates.append(~among_least(-values.cpu(), floors[name]))
     everything = torch.cat([values.cpu() for values in flat.values()])
     allowed = torch.cat(candidates).nonzero().flatten()
     keep = torch.ones(len(everything), dtype=torch.bool)
-    keep[allowed[least(everything[allowed], removed)]] = False
+    keep[allowed] = ~among_least(everything[allowed], removed)
     parts = torch.tensor_split(keep, list(accumulate(len(values) for values in flat.values())))
     return dict(zip(flat, parts, strict=False))
 
@@ -201,10 +199,7 @@ def _by_block(flat: Mapping[str, Tensor], removed: int, floors: Mapping[str, int
 
 
 def _per_layer(flat: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
-    keep = {name: torch.ones(len(values), dtype=torch.bool) for name, values in flat.items()}
-    for name, values in flat.items():
-        keep[name][least(values.cpu(), counts[name])] = False
-    return keep
+    return {name: ~among_least(values.cpu(), counts[name]) for name, values in flat.items()}
 
 
 def _per_row(saliency: Mapping[str, Tensor], counts: Mapping[str, int], layouts: Mapping[str, Layout]) -> Mask:
@@ -220,6 +215,22 @@ def _per_row(saliency: Mapping[str, Tensor], counts: Mapping[str, int], layouts:
         gone.view(-1)[least(following, extra)] = True
         keep[name] = layout.unfilter(~gone, values).contiguous()
     return Mask(keep)
+
+
+def among_least(values: Tensor, count: int) -> Tensor:
+    """Whether each is one of the `count` smallest, bool `[n]`; of equal ones the first are. Nothing is sorted.
+
+    Example:
+        >>> among_least(torch.tensor([3.0, 1.0, 2.0, 1.0, 2.0]), 3).tolist()
+        [False, True, True, True, False]
+    """
+    if not count:
+        return torch.zeros(len(values), dtype=torch.bool)
+    edge = values.kthvalue(count).values
+    found = values < edge
+    equal = (values == edge).nonzero().flatten()
+    found[equal[: count - int(found.sum())]] = True
+    return found
 
 
 def least(values: Tensor, count: int) -> Tensor:

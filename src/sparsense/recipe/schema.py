@@ -82,7 +82,7 @@ class DataSection(Section):
     """Learnt from by `outlier_exposure`, `energy_fine_tuning` and `gradient_regularization`; keep them apart from
     `test` and `anomalies`."""
     validation_anomalies: SourceSection | None = None
-    """What `train.select: val_auroc` tells normal samples from; keep them apart from `test` and `anomalies`."""
+    """What `select: val_auroc` tells normal samples from; keep them apart from `test`, `anomalies` and `outliers`."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> DataSection:
@@ -213,11 +213,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _labels_are_used_where_they_are_named(self) -> Recipe:
-        by_labels = self.train is not None and self.train.select == "val_auroc"
-        if by_labels and self.data.validation_anomalies is None:
-            raise ValueError(
-                "train.select: val_auroc needs data.validation_anomalies: known anomalies, apart from those measured on"
-            )
+        search = None if self.prune is None else self.prune.search
+        for key, section in {"train": self.train, "prune.search": search}.items():
+            by_labels = section is not None and section.select == "val_auroc"
+            if by_labels and self.data.validation_anomalies is None:
+                raise ValueError(
+                    f"{key}.select: val_auroc needs data.validation_anomalies: known anomalies, apart from those "
+                    "measured on"
+                )
         return self
 
     @model_validator(mode="after")

@@ -30,13 +30,20 @@ class Engine(Protocol):
 
 
 class Alone:
-    """One process, the module's own device, float32."""
+    """One process, the module's own device.
+
+    Args:
+        precision: `bf16` computes forward passes in bfloat16 and keeps weights in float32.
+    """
 
     rank = 0
     device = torch.device("cpu")
 
+    def __init__(self, precision: Precision = "32") -> None:
+        self.precision = precision
+
     def autocast(self) -> AbstractContextManager[Any]:  # noqa: D102
-        return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def share(self, batch: B) -> B:  # noqa: D102
         return batch
@@ -111,8 +118,8 @@ def make_engine(*, accelerator: Accelerator = "cpu", devices: int = 1, precision
     Raises:
         MissingExtraError: More than the plain engine is asked for, and Lightning Fabric is not installed.
     """
-    if (accelerator, devices, precision) == ("cpu", 1, "32"):
-        return Alone()
+    if (accelerator, devices) == ("cpu", 1):
+        return Alone(precision)
     fabric_module = need("lightning_fabric", doing="training on accelerators or in several processes", extra="train")
     fabric = fabric_module.Fabric(
         accelerator=accelerator, devices=devices, precision="bf16-mixed" if precision == "bf16" else "32-true"

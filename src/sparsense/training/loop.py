@@ -65,9 +65,10 @@ def train(
 class Training(Generic[B]):
     """A training run that goes on epoch by epoch; `sparsense.training.checkpoint` keeps it between them.
 
-    An objective may have `after_backward(module)`, called while the gradients of a step lie in the parameters, and
-    `state()` with `load_state(state)`, tensors that are kept with the weights. After the last epoch the module has the
-    weights that the selection has chosen, and the objective the state that belongs to them.
+    An objective may have `begin(epoch)`, told before every epoch how many are over, `after_backward(module)`, called
+    while the gradients of a step lie in the parameters, and `state()` with `load_state(state)`, tensors that are kept
+    with the weights. After the last epoch the module has the weights that the selection has chosen, and the objective
+    the state that belongs to them.
 
     Args:
         module: Trained in place; in evaluation mode between the epochs.
@@ -115,6 +116,8 @@ class Training(Generic[B]):
         """
         first = len(self.losses) * len(self.batches)
         found: list[float] = []
+        if hasattr(self.objective, "begin"):
+            self.objective.begin(len(self.losses))
         with _training_mode(self.module), self._random_numbers():
             rates = self.rates[first : first + len(self.batches)]
             for rate, batch in zip(rates, self.batches, strict=True):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsense.data.preprocessing import Preprocessing
+from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("adversarial")
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(ScoredByConfidence):
     """CE(f(x), y) + b KL(softmax f(x) || softmax f(x')), x' = x + e sign(dCE/dx) within the range of images.
 
     e is in units of images in [0, 1], whatever the preprocessing makes of them.

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("cross_entropy")
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(ScoredByConfidence):
     """-sum_k q_k log softmax(logits)_k, averaged over the batch.
 
     q is 1 - s at the label and s / K everywhere on top of it.

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("distillation")
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(ScoredByConfidence):
     """(1 - a) CE(f(x), y) + a T^2 KL(softmax(g(x) / T) || softmax(f(x) / T)), averaged over the batch.
 
     f is the network that is trained, g the dense one. T^2 keeps the size of the gradients of the soft part.

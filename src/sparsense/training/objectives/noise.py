@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("noise")
 @dataclass(frozen=True)
-class Noise:
+class Noise(ScoredByConfidence):
     """CE(f(x + s n), y), n standard normal at a random share of the numbers of x and 0 elsewhere, drawn anew each time.
 
     Args:

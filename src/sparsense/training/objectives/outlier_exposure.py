@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("outlier_exposure")
 @dataclass(frozen=True)
-class OutlierExposure:
+class OutlierExposure(ScoredByConfidence):
     """CE(f(x), y) + w mean over outliers of (log sum exp f(o) - mean f(o)): cross entropy to the uniform answer.
 
     As many outliers as samples are drawn for every batch; samples and outliers pass through the network together.
