@@ -17,6 +17,7 @@ COLOURS = {"channels": 2}
 OPTIONS = {  # of those that do not count classes
     "toycar_autoencoder": {"features": 32}, "latent_norm_table": {"features": 32}, "latent_norm_grey28": COLOURS,
     "latent_norm_colour32": COLOURS, "gradcon_autoencoder": COLOURS, "gradcon_vae": COLOURS,
+    "unet_autoencoder": {**COLOURS, "side": 32, "skips": 2},
 }  # fmt: skip
 EXPORTS = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 

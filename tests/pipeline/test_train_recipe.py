@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from sparsense.benchmark.card import load_card
 from sparsense.data import SOURCES
-from sparsense.errors import InputError, RecipeError, TrainingError
-from sparsense.networks import load_checkpoint
+from sparsense.errors import GraphError, InputError, RecipeError, TrainingError
+from sparsense.networks import load_checkpoint, load_network
 from sparsense.pipeline import run_recipe
 from sparsense.pipeline.train import train_recipe
 from sparsense.recipe.load import read_recipe
@@ -58,8 +58,10 @@ def zeros(split, digit=0, count=30):
 
 def test_a_run_trains_as_sparsense_train_does(folder, tmp_path):
     weights = load_file(train_recipe(recipe(), output=tmp_path))
-    assert weights.keys() == load_file(folder / "network.safetensors").keys()
-    for name, tensor in load_file(folder / "network.safetensors").items():
+    network = load_checkpoint(folder)
+    found = network.module.state_dict() | {f"remembered/{name}": mean for name, mean in network.remembered.items()}
+    assert weights.keys() == found.keys()
+    for name, tensor in found.items():
         assert torch.equal(tensor, weights[name]), name
     assert (folder.parent / "tiny.csv").read_text() == (tmp_path / "tiny.csv").read_text()
     assert not (folder.parent / ".tiny.state").exists()
@@ -87,6 +89,47 @@ def test_deployed_gradcon_scores_are_those_of_a_loop_at_any_batch_size(folder):
     for size in (1, 3, 10):
         scores = np.concatenate([detector(images[start : start + size]).score for start in range(0, 10, size)])
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def trained_scores(weights: Path, images) -> list[float]:
+    """L - beta cos with the means that lie beside the weights, by a loop in float64."""
+    tensors = load_file(weights)
+    module = load_network("gradcon_autoencoder", weights=weights).module.double()
+    layers = {name: w for name, w in module.named_parameters() if name.startswith("decoder") and w.ndim > 1}
+    means = [tensors[f"remembered/{name}"].double() for name in layers]
+    scores = []
+    for image in images:
+        x = torch.from_numpy(image[None].transpose(0, 3, 1, 2) / 255)
+        loss = ((module(x) - x) ** 2).mean()
+        found = torch.autograd.grad(loss, list(layers.values()))
+        cosines = [torch.cosine_similarity(g.ravel(), m.ravel(), 0) for g, m in zip(found, means, strict=True)]
+        scores.append((loss - 0.12 * torch.stack(cosines).mean()).item())
+    return scores
+
+
+def test_the_mean_gradients_of_training_are_deployed_where_they_are_asked_for(tmp_path):
+    published = {"heads": [{"name": "gradcon", "options": {"reference": "training"}}]}
+    folder = run_recipe(recipe(**published), output=tmp_path / "tiny")
+    weights = train_recipe(recipe(), output=tmp_path)
+    images = np.concatenate([zeros("test", count=4).inputs, zeros("test", 1, count=4).inputs])
+    found = ExportedDetector(folder / "detector.onnx")(images).score
+    np.testing.assert_allclose(found, trained_scores(weights, images), rtol=1e-5)
+    assert load_checkpoint(folder).remembered.keys() == {f"decoder.{layer}.weight" for layer in (0, 2, 4, 6)}
+    again = recipe(**published, **{"train": None, "network.weights": str(weights)})
+    later = run_recipe(again, output=tmp_path / "later")
+    np.testing.assert_allclose(ExportedDetector(later / "detector.onnx")(images).score, found, rtol=1e-6)
+
+
+def test_mean_gradients_that_no_training_has_left_are_refused(tmp_path):
+    published = {"heads": [{"name": "gradcon", "options": {"reference": "training"}}]}
+    with pytest.raises(GraphError, match=r"for layer 'decoder\.0', and there is none; train .*objective gradcon"):
+        run_recipe(recipe(**published, **{"train.objective": "reconstruction"}), output=tmp_path / "tiny")
+    pruned = {"prune": {"criterion": "magnitude", "structure": "channel", "sparsity": 0.25}}
+    with pytest.raises(GraphError, match=r"that of the training is of \[64, 64, 4, 4\]; train \(after pruning"):
+        run_recipe(recipe(**published, **pruned), output=tmp_path / "tiny")
+    tuned = {"finetune": {"epochs": 1, "batch_size": 10, "objective": "gradcon"}}
+    folder = run_recipe(recipe(**published, **pruned, **tuned), output=tmp_path / "tiny")
+    assert {row.variant for row in load_card(folder / "card.json").parity} == {"dense", "pruned"}
 
 
 def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import GraphError
@@ -30,6 +32,7 @@ class ForwardGraph:
         output: Logits `[N, K]`, or a reconstruction shaped like `target`.
         op: Adds nodes.
         task: What the output means.
+        remembered: What the network's training has kept for its detector, by the names of parameters.
     """
 
     model: ir.Model
@@ -38,6 +41,7 @@ class ForwardGraph:
     output: ir.Value
     op: Builder
     task: Task
+    remembered: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def features(self) -> ir.Value:
@@ -63,7 +67,7 @@ class ForwardGraph:
         model = self.model.clone()
         values = {v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]}
         given, target, output = (values[value.name] for value in (self.input, self.target, self.output))
-        return ForwardGraph(model, given, target, output, Builder(model.graph), self.task)
+        return ForwardGraph(model, given, target, output, Builder(model.graph), self.task, self.remembered)
 
 
 def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier") -> ForwardGraph:

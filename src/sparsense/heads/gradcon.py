@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff import Layer, arranged, weighted_layers
 from sparsense.autodiff.norms import sum_each
-from sparsense.errors import NotFittedError
+from sparsense.errors import GraphError, NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.bottleneck import decoder_layers, find_code
-from sparsense.heads.checks import within
+from sparsense.heads.checks import one_of, within
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.reconstruction_error import error_gradient, mean_error
@@ -27,14 +27,13 @@ TINY = 1e-20  # of a squared length: a perfect reconstruction has no gradient
 class GradientConstraint(Head):
     """Reconstruction error, less so where its gradient is aligned with the usual one.
 
-    L     = mean (x - x')^2,  g_l = dL/dw_l for the layers of the decoder, G_l = their mean over in-distribution inputs
+    L     = mean (x - x')^2,  g_l = dL/dw_l for the layers of the decoder, G_l = their mean
     score = L - beta * mean over layers of cos(g_l, G_l)
-
-    The publication averages G over the training itself, which also rewards alignment; here it is the mean over the
-    fitting data, so that any autoencoder will do.
 
     Args:
         beta: Weight of the alignment, in [0, 1e6]; 0.12 is published.
+        reference: What G is the mean of. `fitting`: gradients of the fitting data, for any autoencoder. `training`: all
+            steps of a training by the objective `gradcon`, as published; they are in the network's checkpoint.
         layers: Name patterns, operator types, or the number of last layers; default: all behind the narrowest value.
 
     Reference:
@@ -45,21 +44,30 @@ class GradientConstraint(Head):
     task = "reconstruction"
     differentiates = True
 
-    def __init__(self, *, beta: float = 0.12, layers: Sequence[str] | int | None = None) -> None:
+    def __init__(
+        self, *, beta: float = 0.12, reference: str = "fitting", layers: Sequence[str] | int | None = None
+    ) -> None:
         self.beta, self.layers = within("beta", beta, 0, 1e6), layers
+        self.reference = one_of("reference", reference, ("fitting", "training"))
         self._references: dict[str, Array] = {}
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
-        """Sum the gradients of all inputs, in float64."""
-        op, layers = network.op, self._chosen(network)
-        sums = [op.ReduceSum(g, [0], keepdims=0) for g in gradients(network, layers, error_gradient(network))]
-        totals: list[Any] = [0.0] * len(sums)
-        for values in stream(network, sums):
-            totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, values, strict=True)]
+        """Take the directions that training has left, or those of the fitting data."""
+        layers = self._chosen(network)
+        totals = self._summed(network, layers, stream) if self.reference == "fitting" else _trained(network, layers)
         lengths = [max(float(np.linalg.norm(total)), 1e-300) for total in totals]
         self._references = {
             layer.name: total / length for layer, total, length in zip(layers, totals, lengths, strict=True)
         }
+
+    def _summed(self, network: ForwardGraph, layers: Sequence[Layer], stream: Stream) -> list[Array]:
+        """The gradients of all inputs, summed in float64."""
+        op = network.op
+        sums = [op.ReduceSum(g, [0], keepdims=0) for g in gradients(network, layers, error_gradient(network))]
+        totals: list[Any] = [0.0] * len(sums)
+        for values in stream(network, sums):
+            totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, values, strict=True)]
+        return totals
 
     def _chosen(self, network: ForwardGraph) -> list[Layer]:
         if self.layers is not None:
@@ -98,6 +106,30 @@ class GradientConstraint(Head):
     def state(self) -> dict[str, Array]:
         """The direction of the mean gradient of each layer, arranged as in the graph."""
         return {f"reference.{name}": value for name, value in self._references.items()}
+
+
+def _trained(network: ForwardGraph, layers: Sequence[Layer]) -> list[Array]:
+    """The mean gradients of the training, arranged as the graph's own gradients are.
+
+    Raises:
+        GraphError: There are none for a layer, or they are of another shape.
+    """
+    found = []
+    for layer in layers:
+        mean = network.remembered.get(f"{layer.name}.weight")
+        turned = layer.node.op_type == "MatMul" or (
+            layer.node.op_type == "Gemm" and not layer.node.attributes.get_int("transB", 0)
+        )
+        mean = mean.T if mean is not None and turned else mean  # torch keeps [output, input]
+        if mean is None or mean.shape != layer.weight.shape:
+            has = "there is none" if mean is None else f"that of the training is of {list(mean.shape)}"
+            raise GraphError(
+                f"head 'gradcon' with reference 'training': expected a mean gradient of {list(layer.weight.shape)} for "
+                f"layer {layer.name!r}, and {has}; train (after pruning: fine-tune) with the objective gradcon, or use "
+                "reference: fitting"
+            )
+        found.append(np.asarray(mean))
+    return [array.astype(np.float64) for array in arranged(network, layers, found)]
 
 
 def _cosine(op: Builder, gradient: ir.Value, reference: Array) -> ir.Value:

@@ -1,4 +1,4 @@
-"""The sensitivity profile of an autoencoder: which layers its error is how sensitive to, compared with what is usual."""
+"""The sensitivity profile of an autoencoder: how sensitive its error is to which layers, and whether that is usual."""
 
 from __future__ import annotations
 

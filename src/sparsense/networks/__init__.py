@@ -10,6 +10,7 @@ from sparsense.networks import (
     squeezenet,
     tiny_resnet,
     toycar_autoencoder,
+    unet_autoencoder,
     wide_resnet,
 )
 from sparsense.networks.checkpoint import load_checkpoint, save_network
@@ -31,5 +32,6 @@ __all__ = [
     "squeezenet",
     "tiny_resnet",
     "toycar_autoencoder",
+    "unet_autoencoder",
     "wide_resnet",
 ]

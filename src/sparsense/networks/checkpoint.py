@@ -17,7 +17,14 @@ from sparsense.networks.load import build
 from sparsense.networks.manifest import Manifest, Setting, check_source, read_manifest, to_json
 from sparsense.networks.network import Network, check_forward
 from sparsense.networks.packing import pack, unpack
-from sparsense.networks.tensors import MAX_BYTES, load_weights, parse_tensors, read_limited
+from sparsense.networks.tensors import (
+    MAX_BYTES,
+    load_weights,
+    parse_tensors,
+    read_limited,
+    with_remembered,
+    without_remembered,
+)
 
 
 def save_network(network: Network, path: str | Path) -> Path:
@@ -39,7 +46,7 @@ def save_network(network: Network, path: str | Path) -> Path:
         InputError: The module has changed in a way that tensors and plain attributes cannot tell.
     """
     tensors_path, manifest_path = _paths(path)
-    stored, shapes = pack(network.module.state_dict())
+    stored, shapes = pack(with_remembered(network.module.state_dict(), network.remembered))
     content = write_safetensors(stored)
     text = to_json(_describe(network, content, shapes))
     _check_same(network, _restore(Manifest.model_validate_json(text), content, tensors_path), tensors_path)
@@ -123,7 +130,8 @@ def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
 def _restore(manifest: Manifest, content: bytes, path: Path) -> Network:
     network, _ = build(manifest.source, manifest.options, manifest.preprocessing, manifest.input_shape, manifest.task)
     doing = f"loading the network from {path}"
-    tensors = unpack(parse_tensors(content, path), manifest.packed, limit=MAX_BYTES, doing=doing)
+    unpacked = unpack(parse_tensors(content, path), manifest.packed, limit=MAX_BYTES, doing=doing)
+    tensors, network.remembered = without_remembered(unpacked)
     _resize(network.module, tensors)
     _set_attributes(network.module, manifest.attributes, path)
     load_weights(network.module, tensors, optional=(), doing=doing)

@@ -102,6 +102,7 @@ class LatentNormTable(_Autoencoder):
         features: Columns of the table; 274 is that of the arrhythmia data.
         hidden: Widths on the way to the code; 256 and 128 are published.
         latent: Length of the code.
+        output: `linear` as published, or `sigmoid` for columns that were brought to [0, 1].
 
     Reference:
         As for `latent_norm_grey28`.
@@ -109,11 +110,13 @@ class LatentNormTable(_Autoencoder):
 
     preprocessing = Preprocessing(layout="ND", dtype="float32", scale=1.0)
 
-    def __init__(self, *, features: int = 274, hidden: Sequence[int] = (256, 128), latent: int = 16) -> None:
+    def __init__(
+        self, *, features: int = 274, hidden: Sequence[int] = (256, 128), latent: int = 16, output: Output = "linear"
+    ) -> None:
         super().__init__()
         self.input_shape = (features,)
         self.encoder = _linear_stack([features, *hidden, latent])
-        self.decoder = _linear_stack([latent, *reversed(hidden), features])
+        self.decoder = _linear_stack([latent, *reversed(hidden), features]).extend(_last(output))
 
 
 class Shift(nn.Module):

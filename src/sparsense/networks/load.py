@@ -16,7 +16,7 @@ from sparsense.errors import InputError, UnknownNameError
 from sparsense.networks.network import FORWARD_ERRORS, NETWORKS, Network, Task, check_forward, example_input
 from sparsense.networks.packing import unpack_like
 from sparsense.networks.shortcuts import rewrite_pad_shortcuts
-from sparsense.networks.tensors import load_weights, read_weights
+from sparsense.networks.tensors import load_weights, read_weights, without_remembered
 from sparsense.networks.zoo import ZOOS
 
 
@@ -59,7 +59,8 @@ def load_network(
         path = bundled_weights(source) if weights == "bundled" else Path(weights)
         optional = [f"{name}.weight" for name in rewritten]
         doing = f"loading {path} into {source!r}"
-        tensors = unpack_like(network.module.state_dict(), read_weights(path), doing=doing)
+        given, network.remembered = without_remembered(read_weights(path))
+        tensors = unpack_like(network.module.state_dict(), given, doing=doing)
         load_weights(network.module, tensors, optional=optional, doing=doing)
     check_forward(network)
     return network

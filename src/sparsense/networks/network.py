@@ -36,6 +36,7 @@ class Network:
         task: What the output is.
         source: A registered name or `package.module:function`: how to make the class again.
         options: Keyword arguments of that function.
+        remembered: What training has kept for a detector, by the names of parameters: GradCon's mean gradients.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class Network:
     task: Task = "classifier"
     source: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    remembered: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from sparsense.errors import InputError, UnsafeFileError
 
 MAX_BYTES = 4 * 2**30
+REMEMBERED = "remembered/"
+"""Before the names of tensors that training has kept for a detector, in a file of weights."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 # What torch's restricted unpickler raises on bytes that are no pickle.
@@ -96,6 +98,17 @@ def _describe(loaded: Any) -> str:
     if not isinstance(loaded, Mapping):
         return type(loaded).__name__
     return f"a dictionary with the keys {_few(str(key) for key in loaded)}"
+
+
+def with_remembered(tensors: Mapping[str, Tensor], remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and what training has kept besides, for one file; `without_remembered` is the inverse."""
+    return {**tensors, **{REMEMBERED + name: tensor for name, tensor in remembered.items()}}
+
+
+def without_remembered(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights, and what training has kept besides."""
+    kept = {name.removeprefix(REMEMBERED): t for name, t in tensors.items() if name.startswith(REMEMBERED)}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(REMEMBERED)}, kept
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, optional: Iterable[str], doing: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sparsense.autodiff import Layer, weight_gradient, weighted_layers
+from sparsense.autodiff import Layer, arranged, weighted_layers
 from sparsense.detector import Scored
 from sparsense.errors import ExportError
 from sparsense.graph.forward import ForwardGraph
-from sparsense.graph.run import Session, with_outputs
 from sparsense.oracles.oracle import ORACLES
 
 Array = NDArray[np.float64]
@@ -118,17 +116,8 @@ def arrange(layer: Layer, module: Any, values: Tensor, structure: str) -> Array:
 
 def arrangements(network: ForwardGraph, layers: Sequence[Layer]) -> list[NDArray[np.int64]]:
     """Where in the node's own weight the entries of the graph's matrices [R, S] come from."""
-    network = network.copy()
-    own = {layer.name: layer for layer in weighted_layers(network, layers=[layer.name for layer in layers])}
-    numbered = []
-    for layer in layers:
-        numbers = np.arange(layer.weight.size).reshape(layer.weight.shape)
-        with_numbers = replace(own[layer.name], weight=numbers)
-        arranged: Any = weight_gradient(network.op, with_numbers, with_numbers.output)[1]
-        numbered.append(network.op.Identity(arranged))
-    model = with_outputs(network.model, numbered)
-    model.graph.inputs.clear()
-    return [found.astype(np.int64) for found in Session(model)({})]
+    numbered = [np.arange(layer.weight.size, dtype=np.int64).reshape(layer.weight.shape) for layer in layers]
+    return [found.astype(np.int64) for found in arranged(network, layers, numbered)]
 
 
 def _channel_sums(module: Any, values: Tensor) -> Tensor:

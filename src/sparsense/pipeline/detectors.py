@@ -101,7 +101,9 @@ class Variant:
 def make_variant(name: VariantName, network: Network) -> Variant:
     """Export a network's forward graph, numbers compared with torch, and put its preprocessing in front."""
     model = load_graph(export_forward(network))
-    return Variant(name, network, forward_graph(model, network.preprocessing, task=network.task))
+    graph = forward_graph(model, network.preprocessing, task=network.task)
+    graph.remembered = {key: tensor.numpy() for key, tensor in network.remembered.items()}
+    return Variant(name, network, graph)
 
 
 def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: Progress) -> None:

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
 from sparsense.networks.network import Network
+from sparsense.networks.tensors import without_remembered
 from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
-from sparsense.training.fit import save_weights
+from sparsense.training.fit import remembered, save_weights
 from sparsense.training.reference import train_reference
 from sparsense.training.run import make_train_run, run_training
 
@@ -55,9 +56,9 @@ def train_first(network: Network, recipe: Recipe, data: RunData, state: State, *
 
     def write(folder: Path) -> None:
         checkpoint = state.begin() / "training.safetensors"
-        run_training(
-            make_train_run(network, recipe, data.samples()), recipe, checkpoint, beside=output, report=progress
-        )
-        save_weights(network.module, folder / WEIGHTS)
+        training = make_train_run(network, recipe, data.samples())
+        run_training(training, recipe, checkpoint, beside=output, report=progress)
+        save_weights(network.module, folder / WEIGHTS, remembered(training))
 
-    network.module.load_state_dict(load_file(state.piece("trained", write) / WEIGHTS))
+    weights, network.remembered = without_remembered(load_file(state.piece("trained", write) / WEIGHTS))
+    network.module.load_state_dict(weights)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
 from sparsense.files import atomic_write
+from sparsense.networks.tensors import with_remembered
 from sparsense.training.checkpoint import load_training, read_notes, save_training
 from sparsense.training.logs import Log
 from sparsense.training.loop import Report, Training
@@ -89,8 +91,13 @@ def _explained(error: TrainingError, training: Training[Any], kept: Kept) -> Tra
     return TrainingError(f"{error} {where}.", step=error.step, learning_rate=error.learning_rate)
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """The tensors of a module, as `load_network(source, weights=...)` reads them."""
+def save_weights(module: nn.Module, path: Path, remembered: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+    """The tensors of a module and what training has kept besides, as `load_network(source, weights=...)` reads them."""
+    tensors = with_remembered(module.state_dict(), remembered)
     with atomic_write(path) as temporary:
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()},
-                  temporary)  # fmt: skip
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def remembered(training: Training[Any]) -> dict[str, Tensor]:
+    """What the objective of a finished run has kept for a detector."""
+    return dict(getattr(training.objective, "remembered", dict)())

@@ -18,9 +18,11 @@ from sparsense.data import SOURCES, Dataset, first_data_root
 from sparsense.errors import RecipeError
 from sparsense.files import atomic_write
 from sparsense.networks import Network, load_network
+from sparsense.networks.tensors import with_remembered
 from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.text import write_yaml
 from sparsense.training.evaluate import accuracy
+from sparsense.training.fit import remembered
 from sparsense.training.loop import Report, seeded
 from sparsense.training.run import Samples, how_chosen, make_train_run, run_training
 
@@ -56,13 +58,15 @@ def train_reference(
     training = make_train_run(network, recipe, Samples(data["train"], **loaded))
     checkpoint = weights.with_suffix(".training.safetensors")
     losses = run_training(training, recipe, checkpoint, beside=folder / recipe.name, report=report)
+    network.remembered = remembered(training)
     if training.engine.rank == 0:
         _write(weights, network, _card(recipe, network, data | _present(loaded), losses) | how_chosen(training))
     return weights
 
 
 def _write(weights: Path, network: Network, card: dict[str, Any]) -> None:
-    content = save({name: tensor.clone() for name, tensor in network.module.state_dict().items()})
+    tensors = with_remembered(network.module.state_dict(), network.remembered)
+    content = save({name: tensor.clone() for name, tensor in tensors.items()})
     card |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
     with atomic_write(weights) as weights_file, atomic_write(weights.with_suffix(".json")) as card_file:
         weights_file.write_bytes(content)

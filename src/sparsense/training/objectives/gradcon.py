@@ -94,6 +94,10 @@ class GradCon:
             return None, module(inputs)
         return with_value(module, "posterior", inputs, doing=f"{DOING} with kl")
 
+    def remembered(self) -> dict[str, Tensor]:
+        """The means, for the head `gradcon` with `reference: training`; they go into the network's checkpoint."""
+        return dict(self.means)
+
     def state(self) -> dict[str, Tensor]:
         """The means by the names of the weights, and after how many steps."""
         return {"steps": torch.tensor(self.steps), **self.means}

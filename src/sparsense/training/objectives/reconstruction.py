@@ -1,19 +1,20 @@
-"""Mean squared error of an autoencoder."""
+"""The error of an autoencoder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
-from torch.nn import functional
 
+from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
 @OBJECTIVES.register("reconstruction")
-@dataclass(frozen=True)
 class Reconstruction:
-    """Mean of (f(x) - x)^2 over all numbers of the batch; labels are not looked at.
+    """Mean over samples of the error between f(x) and x; labels are not looked at.
+
+    Args:
+        error: `l2` (mean squared error), `l1`, `ssim` or `ms_gms`.
+        window: Side of the windows of `ssim`, in pixels.
 
     Example:
         >>> import torch
@@ -21,12 +22,14 @@ class Reconstruction:
         0.0
     """
 
+    def __init__(self, *, error: str = "l2", window: int = 11) -> None:
+        self.error = BaseError(error, None, window)
+
     def __call__(self, module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The loss of one batch of inputs and labels."""
         inputs, _ = batch
-        return functional.mse_loss(module(inputs), inputs)
+        return self.error(inputs, module(inputs)).mean()
 
     def scores(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The error of each sample, [N]."""
-        errors: Tensor = (module(inputs) - inputs).square().flatten(1).mean(1)
-        return errors
+        return self.error(inputs, module(inputs))

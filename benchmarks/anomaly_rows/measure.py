@@ -1,0 +1,158 @@
+"""One case, one seed: networks are trained once, and every method scores the test samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from anomaly_rows.cases import Case
+from anomaly_rows.methods import Method, Trained
+from numpy.typing import NDArray
+
+from sparsense.benchmark.metrics import auroc
+from sparsense.data import Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector import fit_head
+from sparsense.graph import forward_graph, load_graph
+from sparsense.heads import make_head
+from sparsense.networks import Network, load_network
+from sparsense.to_onnx import export_forward
+from sparsense.training.batches import Batches
+from sparsense.training.loop import seeded, train
+from sparsense.training.objectives import Context, make_objective
+from sparsense.training.settings import TrainingSettings
+
+Scores = NDArray[Any]
+FITTED = 1000  # samples that heads are fitted on
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long networks are trained, and whether they are the published ones.
+
+    Args:
+        epochs: Passes over the training samples.
+        steps: At least so many steps, for small sets.
+        batch_size: Of the largest batch.
+        full: Published networks and lengths.
+    """
+
+    epochs: int = 20
+    steps: int = 0
+    batch_size: int = 64
+    full: bool = False
+
+
+@dataclass
+class Fitted:
+    """A trained network with what its objective remembers, and its graph once a head asked for it."""
+
+    network: Network
+    objective: Any
+    graph: Any = None
+
+
+def measured(case: Case, named: Mapping[str, Method], length: Length, seed: int) -> Iterator[tuple[str, float]]:
+    """Name and AUROC (in %) of every method."""
+    made: dict[str, Fitted] = {}
+    for name, method in named.items():
+        key = method.trained.key
+        if key not in made:
+            made[key] = trained(case, method.trained, length, seed)
+        yield name, evaluate(case, scores(case, made[key], method))
+
+
+def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
+    """A network, trained on the normal samples."""
+    with seeded(seed):
+        network = make_network(case, how.network, full=length.full)
+    data = labelled(resized(case.train, network))
+    batches = Batches.of(data, network.preprocessing, batch_size=length.batch_size, seed=seed)
+    epochs = _epochs(how, length, len(batches))
+    settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
+    objective = make_objective(how.objective, how.options, Context())
+    train(network.module, objective, batches, settings=settings)
+    return Fitted(network, objective)
+
+
+def _epochs(how: Trained, length: Length, batches: int) -> int:
+    if length.full:
+        return 1000 if how.network == "conv" else -(-2000 // batches)
+    return max(length.epochs, -(-length.steps // batches))
+
+
+def make_network(case: Case, kind: str, *, full: bool) -> Network:
+    """The network of a method; that of a table is as wide as the table, behind its scaling."""
+    shape = case.train.inputs.shape[1:]
+    if kind in ("table", "unit"):
+        return _table_network(case.train.inputs, unit=kind == "unit")
+    channels = {"channels": shape[-1]}
+    if kind == "unet":
+        return load_network("unet_autoencoder", options={**channels, "side": shape[0]})
+    if kind == "conv" or not full:
+        return load_network("gradcon_autoencoder", options=channels)
+    return load_network("latent_norm_colour32" if shape[-1] == 3 else "latent_norm_grey28", options=channels)
+
+
+def _table_network(rows: NDArray[Any], *, unit: bool) -> Network:
+    features = rows.shape[1]
+    mean, std = (rows.min(0), np.ptp(rows, 0)) if unit else (rows.mean(0), rows.std(0))
+    std = np.where(std > 0, std, 1)
+    options = {"features": features, "latent": int(np.clip(features // 2, 2, 16))}  # widths as published
+    numbers = tuple(mean.tolist()), tuple(std.tolist())
+    preprocessing = Preprocessing("ND", "float32", 1.0, *numbers)
+    return load_network(
+        "latent_norm_table", options=options | ({"output": "sigmoid"} if unit else {}), preprocessing=preprocessing
+    )
+
+
+def resized(data: Dataset, network: Network) -> Dataset:
+    """Images at the size that the network takes."""
+    from sparsense.data.images import resize
+
+    side = network.input_shape[-1]
+    if data.inputs.ndim == 2 or data.inputs.shape[1] == side:
+        return data
+    return replace(data, inputs=resize(data.inputs, side, None))
+
+
+def labelled(data: Dataset) -> Dataset:
+    """The same with a label that nobody looks at."""
+    return replace(data, labels=np.zeros(len(data), np.int64))
+
+
+def scores(case: Case, fitted: Fitted, method: Method) -> Scores:
+    """Of the test samples."""
+    network = fitted.network
+    test = network.preprocessing.arrange(resized(case.test, network).inputs)
+    if method.head is not None:
+        return deployed(case, fitted, method, test)
+    inputs = torch.from_numpy(network.preprocessing.apply(test))
+    with torch.no_grad():
+        return torch.cat([fitted.objective.scores(network.module, part) for part in inputs.split(256)]).numpy()
+
+
+def deployed(case: Case, fitted: Fitted, method: Method, test: Scores) -> Scores:
+    """Those of the detector's graph, its head fitted on training samples."""
+    assert method.head is not None
+    network = fitted.network
+    if fitted.graph is None:
+        graph = load_graph(export_forward(network))
+        fitted.graph = forward_graph(graph, network.preprocessing, task="reconstruction")
+    data = resized(case.train.subset(FITTED, seed=0), network)
+    head = make_head(method.head, method.head_options)
+    found: Scores = fit_head(fitted.graph, head, data, preprocessing=network.preprocessing).scores(test)
+    return found
+
+
+def evaluate(case: Case, found: Scores) -> float:
+    """AUROC in %, of groups where the case has them."""
+    marks = case.test.labels
+    assert marks is not None
+    if case.groups is not None:
+        count = np.bincount(case.groups)
+        found, marks = np.bincount(case.groups, found) / count, np.bincount(case.groups, marks) > 0
+    return 100 * auroc(found[marks == 0], found[marks != 0])

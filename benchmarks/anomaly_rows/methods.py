@@ -1,0 +1,117 @@
+"""Methods: what is trained how, what scores, and which method shows what that is good for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Options = dict[str, Any]
+BETA = 10.0  # fixed beforehand, for all CPU-sized runs
+PUBLISHED_BETAS = {"digits": 100.0, "mnist": 1000.0, "fashion": 100.0, "cifar10": 10.0}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network and how it is trained; equal ones are trained once.
+
+    Args:
+        network: `conv`, `latent`, `table`, `unit` (a table in [0, 1]) or `unet`.
+        objective: Its name.
+        options: Of the objective.
+        learning_rate: Of Adam.
+    """
+
+    network: str
+    objective: str
+    options: Options = field(default_factory=dict)
+    learning_rate: float = 1e-3
+
+    @property
+    def key(self) -> str:
+        """Names it."""
+        return f"{self.network} {self.objective} {sorted(self.options.items())}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a sample is scored.
+
+    Args:
+        trained: The network.
+        baseline: The method without what this one adds.
+        head: Of a deployed detector; None: the scores of the objective.
+        head_options: Of the head.
+    """
+
+    trained: Trained
+    baseline: str | None = None
+    head: str | None = None
+    head_options: Options = field(default_factory=dict)
+
+
+PROFILE = "reconstruction_profile"
+
+
+def methods(row: str, *, full: bool) -> dict[str, Method]:
+    """The methods of one row of the table, by name."""
+    if row in ("tabular", "series", "sound"):
+        return _for_tables()
+    return _for_defects() if row == "industrial" else _for_images(row, full=full)
+
+
+def _for_images(row: str, *, full: bool) -> dict[str, Method]:
+    plain, gradcon = Trained("conv", "reconstruction"), Trained("conv", "gradcon")
+    rate = (1e-2 if row == "cifar10" else 1e-4) if full else 1e-3
+    beta = PUBLISHED_BETAS[row] if full else BETA
+    loose, tight = (Trained("latent", "latent_norm", {"beta": b}, rate) for b in (0.0, beta))
+    steep = Trained("latent", "latent_norm", {"beta": beta, "error": "l2", "amplify": "element"}, rate)
+    return {
+        "autoencoder": Method(plain),
+        "amplified": Method(Trained("conv", "loss_amplification"), "autoencoder"),
+        "GradCon": Method(gradcon, "autoencoder"),
+        "GradCon, reference of fitting data": Method(gradcon, "GradCon", "gradcon"),
+        "profile": Method(plain, "autoencoder", PROFILE),
+        "profile, GradCon network": Method(gradcon, "GradCon", PROFILE),
+        "latent norm, beta 0": Method(loose),
+        "latent norm": Method(tight, "latent norm, beta 0"),
+        **({} if full else {"latent norm, amplified": Method(steep, "latent norm")}),
+    }
+
+
+def _for_tables() -> dict[str, Method]:
+    loose, tight = (Trained("table", "latent_norm", {"beta": beta}) for beta in (0.0, BETA))
+    squared, gradcon = Trained("table", "reconstruction"), Trained("table", "gradcon")
+    return {
+        "latent norm, beta 0": Method(loose),
+        "latent norm": Method(tight, "latent norm, beta 0"),
+        "profile, beta 0 network": Method(loose, "latent norm, beta 0", PROFILE),
+        "squared error": Method(squared),
+        "GradCon": Method(gradcon, "squared error"),
+        "unit range": Method(Trained("unit", "reconstruction")),
+        "unit range, amplified": Method(Trained("unit", "loss_amplification"), "unit range"),
+    }
+
+
+def _for_defects() -> dict[str, Method]:
+    found: dict[str, Method] = {}
+    for error in ("l2", "ssim", "ms_gms"):
+        options = {"error": error} | ({"window": 11} if error == "ssim" else {})
+        found[error] = Method(Trained("unet", "reconstruction", options))
+        found[f"{error}, amplified"] = Method(Trained("unet", "loss_amplification", options), error)
+    loose, tight = (Trained("unet", "latent_norm", {"beta": beta}) for beta in (0.0, BETA))
+    return {
+        **found,
+        "profile": Method(found["l2"].trained, "l2", PROFILE),
+        "latent norm, beta 0": Method(loose),
+        "latent norm": Method(tight, "latent norm, beta 0"),
+    }
+
+
+PUBLISHED = {
+    ("mnist", "GradCon"): 97.3,
+    ("fashion", "GradCon"): 93.4,
+    ("cifar10", "GradCon"): 66.4,
+    ("ood", "GReg"): 98.12,
+    ("ood", "GReg+"): None,
+}
+"""Mean AUROC in %, where a publication gives one for the same problems."""

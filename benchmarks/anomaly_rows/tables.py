@@ -1,0 +1,92 @@
+"""What came out, as tables: means and spread, methods against their own baselines, cases one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+Values = dict[str, dict[str, list[float]]]
+"""Case -> method -> a value for every seed."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method less its baseline, in points: mean over cases, 95 % interval, and in how many cases it is positive."""
+
+    mean: float
+    low: float
+    high: float
+    better: int
+    cases: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], {self.better} of {self.cases}"
+
+
+def difference(values: Values, method: str, baseline: str, *, higher_is_better: bool = True) -> Difference:
+    """Paired by case and seed; the interval draws cases, and seeds within each case."""
+    sign = 1 if higher_is_better else -1
+    pairs = [np.subtract(row[method], row[baseline]) for row in values.values() if {method, baseline} <= row.keys()]
+    means = np.array([pair.mean() for pair in pairs])
+    low, high = np.percentile(_resampled(pairs), (2.5, 97.5))
+    return Difference(float(means.mean()), float(low), float(high), int((sign * means > 0).sum()), len(pairs))
+
+
+def _resampled(pairs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    random = np.random.default_rng(0)
+    drawn = np.stack([random.choice(pair, (RESAMPLES, len(pair))).mean(1) for pair in pairs], axis=1)
+    chosen = random.integers(0, len(pairs), (RESAMPLES, len(pairs)))
+    found: NDArray[np.float64] = np.take_along_axis(drawn, chosen, axis=1).mean(1)
+    return found
+
+
+def names(values: Values) -> list[str]:
+    """Methods that were measured in all cases, in order."""
+    rows = list(values.values())
+    return [name for name in rows[0] if all(name in row for row in rows)]
+
+
+def mean_ranks(values: Values) -> dict[str, float]:
+    """Over cases, 1 = the highest mean over seeds; equal ones share their ranks."""
+    known = names(values)
+    table = np.array([[fmean(row[name]) for name in known] for row in values.values()])
+    higher = (table[:, None, :] > table[:, :, None]).sum(2)
+    equal = (table[:, None, :] == table[:, :, None]).sum(2)
+    return dict(zip(known, (higher + (equal + 1) / 2).mean(0).tolist(), strict=True))
+
+
+def summary(
+    values: Values, baselines: Mapping[str, str | None], published: Mapping[str, float | None], *, metric: str = "AUROC"
+) -> Iterator[str]:
+    """A row per method: mean over cases and its spread over seeds, mean rank, the paired difference, the published."""
+    yield f"| method | {metric}, % | spread | mean rank | against | difference [95 % interval], cases better | published |"
+    yield "|---|---:|---:|---:|---|---|---:|"
+    ranks = mean_ranks(values)
+    for name in names(values):
+        mean, spread = over_seeds(values, name)
+        baseline = baselines.get(name)
+        against = "" if baseline is None else str(difference(values, name, baseline))
+        known = published.get(name)
+        cells = [name, f"{mean:.2f}", f"{spread:.2f}", f"{ranks[name]:.1f}", baseline or "", against]
+        yield f"| {' | '.join(cells)} | {'' if known is None else f'{known:.1f}'} |"
+
+
+def over_seeds(values: Values, name: str) -> tuple[float, float]:
+    """Mean and standard deviation over seeds of the mean over cases."""
+    each = [fmean(seed) for seed in zip(*(row[name] for row in values.values()), strict=True)]
+    return fmean(each), stdev(each) if len(each) > 1 else 0.0
+
+
+def by_case(values: Values) -> Iterator[str]:
+    """A row per case: mean and standard deviation over seeds of every method."""
+    known = names(values)
+    yield f"| case | {' | '.join(known)} |"
+    yield f"|---|{'---:|' * len(known)}"
+    for case, row in values.items():
+        cells = [f"{fmean(row[name]):.1f} ± {stdev(row[name]) if len(row[name]) > 1 else 0:.1f}" for name in known]
+        yield f"| {case} | {' | '.join(cells)} |"
