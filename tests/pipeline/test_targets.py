@@ -160,6 +160,22 @@ def test_each_group_is_aligned_as_measured_and_it_is_told(monkeypatch):
     assert "stages.2.conv1: " in result.notes[0]
 
 
+@pytest.mark.parametrize(("padded", "gains"), [(0.5, True), (0.99, False)])
+def test_files_carry_zero_channels_where_that_is_faster(monkeypatch, padded, gains):
+    def times(_self, modules):
+        return {name: padded if name == "padded to multiples of 8" else 1.0 for name in modules}
+
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", times)
+    result = jobs.pruned({"prune.sparsity": 0.4, "prune.align": None, "batch_norm": None})
+    multiples = {len(w) % 8 for n, w in prunable_weights(result.shipped.module).items() if n != "fc.weight"}
+    assert (multiples == {0}) is gains
+    assert (result.shipped is result.network) is not gains
+    assert [note for note in result.notes if "zero channels" in note] == (result.notes if gains else [])
+    assert widths(result)["stages.2.conv1.weight"] % 8
+    x = torch.rand(3, *result.network.input_shape)
+    torch.testing.assert_close(result.shipped.module(x), result.network.module(x), rtol=1e-5, atol=1e-6)
+
+
 def test_widths_that_fit_are_kept_without_measuring(monkeypatch):
     monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", None)
     result = jobs.pruned({"prune.sparsity": 0.4, "prune.round_to": 8, "prune.align": "measure"})

@@ -12,11 +12,9 @@ from sparsense.networks.network import NETWORKS
 from sparsense.networks.residual import BasicBlock, global_average
 from sparsense.networks.shortcuts import PadShortcut
 
-WIDTHS = (16, 32, 64)
-
 
 class CifarResNet(nn.Module):
-    """Three stages of `blocks` residual blocks with 16, 32 and 64 channels.
+    """Three stages of `blocks` residual blocks with `width`, 2 `width` and 4 `width` channels; published: 16, 32, 64.
 
     Reference:
         K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 4.2.
@@ -25,14 +23,14 @@ class CifarResNet(nn.Module):
     input_shape = (3, 32, 32)
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
-    def __init__(self, blocks: int, *, classes: int = 10) -> None:
+    def __init__(self, blocks: int, *, classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks)
+        self.layer2 = _stage(width, 2 * width, blocks)
+        self.layer3 = _stage(2 * width, 4 * width, blocks)
+        self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         x = torch.relu(self.bn1(self.conv1(x)))

@@ -19,6 +19,7 @@ from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pipeline.learnt_masks import searched
 from sparsense.pipeline.outcome import pruning_row
+from sparsense.pipeline.padding import padded_for_export
 from sparsense.pipeline.records import network_inputs
 from sparsense.pipeline.steps import journey
 from sparsense.pipeline.timing import Stopwatch
@@ -36,9 +37,10 @@ Stage = Callable[[str, Network], None]
 
 @dataclass(frozen=True)
 class Pruned:
-    """The smaller network and what was done to get it."""
+    """The smaller network and what was done to get it; `shipped` is what files are made of."""
 
     network: Network
+    shipped: Network
     row: Pruning
     notes: list[str] = field(default_factory=list)
 
@@ -66,11 +68,13 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
         training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)
         job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module))
         stage("fine-tuned", network)
-    latency = _latency(job, network)
+    shipped, told = padded_for_export(job, network, watch)
+    notes += told
+    latency = _latency(job, shipped)
     if job.section.at_most is not None and share == 0:
         notes.append("Nothing had to go: the dense network is as small as asked.")
     notes += [f"Left alone, as it cannot be cut: {reason}." for reason in found.now.left_alone]
-    return Pruned(network, pruning_row(job, found.now, latency), notes)
+    return Pruned(network, shipped, pruning_row(job, found.now, latency), notes)
 
 
 def _shares(job: Job) -> Shares | None:
@@ -113,7 +117,7 @@ def _sizes(network: Network) -> dict[str, int]:
 
 def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[str]]:
     """The variant with the fastest widths, and what was measured."""
-    if job.section.align is None:
+    if job.section.align not in ("measure", "each_group"):
         return found, []
 
     def write(folder: Path) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
 from sparsense.files import staged_folder
+from sparsense.graph.sparse_form import smaller_form
 from sparsense.networks import save_network
 from sparsense.networks.network import example_input
 from sparsense.pipeline.analysis import analysed
@@ -17,7 +21,6 @@ from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import accuracy_row
 from sparsense.pipeline.records import Scorer, kept_record
 from sparsense.pipeline.run import make_card, open_network, opened, prune_network
-from sparsense.pipeline.sparse_onnx import smaller_form
 from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
@@ -48,8 +51,8 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         pruned = prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
         save_network(pruned.network, folder / "network.safetensors")
-        variants = [make_variant("dense", network), make_variant("pruned", pruned.network)]
-        content, note = smaller_form(variants[1].forward)
+        variants = [make_variant("dense", network), make_variant("pruned", pruned.shipped)]
+        content, note = smaller_form(variants[1].forward, _some_inputs(network.input_shape), "network.onnx")
         (folder / "network.onnx").write_bytes(content)
         card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
         card.model_copy(update={"notes": [*card.notes, *filter(None, [note])]}).save(folder / "card.json")
@@ -95,6 +98,11 @@ def preview_recipe(recipe: Recipe, *, data_root: str | None = None) -> DryRun:
     if section.structure == "head":
         return dry_run_heads(network.module, example)
     return dry_run(network.module, example, ignore=section.ignore)
+
+
+def _some_inputs(shape: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """For a forward graph without preprocessing."""
+    return {"input": np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)}
 
 
 def _require_prune(recipe: Recipe) -> PruneSection:

@@ -74,7 +74,7 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
 
         variants = [make_variant("dense", network)]
         if pruned is not None:
-            variants.append(make_variant("pruned", pruned.network))
+            variants.append(make_variant("pruned", pruned.shipped))
         for variant in variants:
             attach_heads(variant, recipe, data, progress=progress)
         _write(make_card(recipe, data, variants, accuracy, (record, pruned), progress), variants, folder)

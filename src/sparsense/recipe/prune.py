@@ -96,9 +96,10 @@ class PruneSection(Section):
     """Least share of every layer that stays; null: a tenth of the share that stays overall."""
     round_to: Count | None = None
     """Widths become multiples of it; null: as selected, but 8 where a time is asked for."""
-    align: Literal["measure", "each_group"] | None = None
-    """`measure`: keep widths, round them down or pad them with zero channels to multiples of `round_to` (or of 8 and
-    of 16), whichever is fastest here. `each_group` goes on from there group by group, which takes minutes."""
+    align: Literal["none", "pad", "measure", "each_group"] | None = None
+    """To multiples of `round_to`, or of 8 and of 16, measured here. `pad`: the exported files get zero channels where
+    that is faster; outputs stay the same (null: the same, for channels). `measure`: keep widths, pad them or round them
+    down, whichever is fastest. `each_group` goes on from there group by group, which takes minutes."""
     pattern: Pattern | None = None
     """`N:M`, such as `2:4`: N of every M consecutive inputs stay; `RxC`, such as `4x4`: whole blocks of weights go."""
     ignore: list[str] = Field(default=[])
