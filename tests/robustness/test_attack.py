@@ -38,7 +38,9 @@ def test_the_largest_change_of_a_linear_value_is_the_dual_norm_times_the_radius(
     for ball, dual in ((Ball("linf", 0.1), np.abs(WEIGHTS).sum()), (Ball("l2", 0.1), np.sqrt((WEIGHTS**2).sum()))):
         found = pgd(middle, linear, ball, steps=10)
         assert linear(found)[0] - linear(middle)[0] == pytest.approx(dual * ball.radius)
-    np.testing.assert_allclose(fgsm(middle, linear, 0.1), pgd(middle, linear, Ball("linf", 0.1), steps=1, step=0.1))
+    np.testing.assert_allclose(
+        fgsm(middle, linear, Ball("linf", 0.1)), pgd(middle, linear, Ball("linf", 0.1), steps=1, step=0.1)
+    )
 
 
 def test_an_optimum_within_reach_is_found_and_kept():

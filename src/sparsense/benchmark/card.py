@@ -200,6 +200,32 @@ class ResultRow(Row):
     auroc_change_p: Share | None = None
 
 
+class StressRow(Row):
+    """What is left of a detector, or (`head` null) of the classifier, when inputs are attacked, damaged or noisy.
+
+    Args:
+        kind: `clean`: as they are; `attack`; `corruption`; `certificate`: what no attack can take away.
+        name: Of the attack or the damage.
+        dataset: What was moved: the test set, or (for `hiding` and certificates of detection) anomalies.
+        norm: Of the radius.
+        strength: Radius in the unit of inputs in [0, 1], or severity.
+        measure: `accuracy`; `detected`: flagged; `defended`: rightly classified or flagged; `auroc`: moved inputs
+            against the same inputs as they were.
+    """
+
+    variant: Variant
+    head: str | None
+    kind: Literal["clean", "attack", "corruption", "certificate"]
+    name: str
+    dataset: str
+    norm: Literal["linf", "l2"] | None = None
+    strength: Annotated[float, Field(ge=0)]
+    measure: Literal["accuracy", "detected", "defended", "auroc"]
+    value: Share
+    interval: Interval | None = None
+    n: Count
+
+
 class LatencyRow(Row):
     """One timed variant; `head` null is the plain forward pass. `ratio` is to the plain dense forward pass.
 
@@ -279,6 +305,7 @@ class Card(Row):
     parity: list[ParityRow]
     results: list[ResultRow]
     latency: list[LatencyRow] = []
+    robustness: list[StressRow] = []
     explanations: list[Explanation] = []
     notes: list[str] = []
 

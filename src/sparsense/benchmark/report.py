@@ -12,6 +12,7 @@ from sparsense.benchmark import (
     overview_table,
     record_tables,
     result_tables,
+    robustness_table,
     score_figures,
 )
 from sparsense.benchmark.card import Card, load_card
@@ -90,6 +91,7 @@ def _content(card: Card) -> dict[str, Any]:
         "calibration": result_tables.calibration(card),
         "own_task": result_tables.own_task(card),
         "latency": result_tables.latency(card),
+        "robustness": robustness_table.robustness(card),
         "parity": result_tables.parity(card),
         "pruning": record_tables.pruning(card),
         "layer_table": record_tables.layers(card),

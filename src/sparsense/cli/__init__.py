@@ -11,6 +11,7 @@ from sparsense.cli import (
     recalibrate,
     run,
     score,
+    stress,
     sweep,
     verify,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "recalibrate",
     "run",
     "score",
+    "stress",
     "sweep",
     "verify",
 ]

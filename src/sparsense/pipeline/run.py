@@ -38,6 +38,7 @@ from sparsense.pipeline.measure import (
 )
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, record_of
+from sparsense.pipeline.robust import robustness_rows
 from sparsense.pipeline.state import State, kept_state, state_folder
 from sparsense.pipeline.train import train_first
 from sparsense.recipe.schema import NetworkSection, Recipe
@@ -178,6 +179,9 @@ def make_card(
         results=result_rows(variants, seed=recipe.seed),
         explanations=[d.explanation[0] for v in variants for d in v.detectors if d.explanation is not None],
         notes=[] if pruned is None else pruned.notes,
+        robustness=[]
+        if recipe.robustness is None or not variants[0].detectors
+        else robustness_rows(variants, recipe.robustness, data, seed=recipe.seed, progress=progress),
         latency=[]
         if recipe.benchmark is None
         else latency_rows(variants, recipe.benchmark, seed=recipe.seed, progress=progress),

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sparsense.errors import RecipeError, SparsenseError, UnknownNameError
+from sparsense.recipe.robustness import RobustnessSection
 from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.training import ObjectiveSection
 
@@ -39,8 +40,22 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         yield from _source(f"data.{name}", source)
     for index, head in enumerate(recipe.heads):
         yield from head_problems(f"heads.{index}", head.name, head.options)
+    if recipe.robustness is not None:
+        yield from _robustness(recipe.robustness)
     if find_spec("torch"):
         yield from _torch_half(recipe)
+
+
+def _robustness(section: RobustnessSection) -> Iterator[Problem]:
+    from sparsense.robustness.attacks import ATTACKS
+    from sparsense.robustness.corruptions import CORRUPTIONS
+
+    for index, attack in enumerate(section.attacks):
+        if attack.name not in (known := [*ATTACKS, "hiding"]):
+            yield f"robustness.attacks.{index}.name", UnknownNameError(ATTACKS.kind, attack.name, known)
+    for index, name in enumerate(section.corruptions):
+        if name not in CORRUPTIONS and section.corruptions != ["all"]:
+            yield f"robustness.corruptions.{index}", UnknownNameError("corruption", name, [*CORRUPTIONS, "all"])
 
 
 def _source(key: str, section: SourceSection) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.recipe.prune import PruneSection
+from sparsense.recipe.robustness import RobustnessSection
 from sparsense.recipe.section import BareName, Count, Name, Options, Positive, Rate, Section
 from sparsense.recipe.text import write_yaml
 from sparsense.recipe.training import TrainingSection, TrainSection
@@ -203,6 +204,8 @@ class Recipe(Section):
     """The detector file."""
     benchmark: BenchmarkSection | None = BenchmarkSection()
     """How latency is measured."""
+    robustness: RobustnessSection | None = None
+    """Attacks, damage and noise; null: none."""
 
     @model_validator(mode="after")
     def _heads_have_names_of_their_own(self) -> Recipe:

@@ -24,10 +24,14 @@ class Ball:
     Args:
         norm: `linf`: the largest change of a number; `l2`: the root of the sum of squares.
         radius: In the unit of inputs in [0, 1]; 8/255 and 0.5 are usual for small images.
+        low: The smallest number that an input may have.
+        high: The largest.
     """
 
     norm: Norm
     radius: float
+    low: float = 0.0
+    high: float = 1.0
 
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2") or not self.radius > 0:
@@ -42,13 +46,13 @@ class Ball:
         return gradient / np.maximum(lengths(gradient), 1e-30)
 
     def project(self, moved: Array, centre: Array) -> Array:
-        """The point of the ball around `centre` nearest to `moved`, then within [0, 1]."""
+        """The point of the ball around `centre` nearest to `moved`, then within the limits of inputs."""
         change = moved - centre
         if self.norm == "linf":
             change = np.clip(change, -self.radius, self.radius)
         else:
             change = change * np.minimum(1.0, self.radius / np.maximum(lengths(change), 1e-30))
-        return np.clip(centre + change, 0.0, 1.0)
+        return np.clip(centre + change, self.low, self.high)
 
     def draw(self, centre: Array, random: np.random.Generator) -> Array:
         """A random point of the ball."""
@@ -59,20 +63,19 @@ class Ball:
         return self.project(centre + distance * direction / np.maximum(lengths(direction), 1e-30), centre)
 
 
-def fgsm(inputs: Array, slope: Slope, radius: float) -> Array:
-    """One step of the whole radius: x' = clip(x + e sign(d value / dx)).
+def fgsm(inputs: Array, slope: Slope, ball: Ball) -> Array:
+    """One step of the whole radius: x' = clip(x + e sign(d value / dx)); in L2, e times the gradient of length 1.
 
     Reference:
         I. Goodfellow et al., "Explaining and harnessing adversarial examples", ICLR 2015, arXiv:1412.6572.
 
     Example:
         >>> x = np.array([[0.5, 0.5]])
-        >>> fgsm(x, lambda x: (x @ [1.0, -2.0], np.full_like(x, 1) * [1.0, -2.0]), 0.1).round(3).tolist()
+        >>> fgsm(x, lambda x: (x @ [1.0, -2.0], np.full_like(x, 1) * [1.0, -2.0]), Ball("linf", 0.1)).round(3).tolist()
         [[0.6, 0.4]]
     """
-    ball = Ball("linf", radius)
     _, gradient = slope(inputs)
-    return ball.project(inputs + radius * ball.steepest(gradient), inputs)
+    return ball.project(inputs + ball.radius * ball.steepest(gradient), inputs)
 
 
 def pgd(
@@ -89,7 +92,7 @@ def pgd(
     x <- project(x + step * steepest(d value / dx)), from x itself or from a random point of the ball.
 
     Args:
-        inputs: `[N, ...]` in [0, 1].
+        inputs: `[N, ...]`, within the limits of the ball.
         slope: What is made large.
         ball: How far it may go.
         steps: How often.
@@ -100,15 +103,15 @@ def pgd(
         Inputs of the ball, none of them with a smaller value than where it started.
 
     Raises:
-        InputError: Inputs outside of [0, 1], no steps.
+        InputError: Inputs outside of the limits, no steps.
 
     Reference:
         A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, arXiv:1706.06083.
     """
-    if steps < 1 or inputs.min() < 0 or inputs.max() > 1:
+    if steps < 1 or inputs.min() < ball.low or inputs.max() > ball.high:
         raise InputError(
-            f"attacking: expected inputs in [0, 1] and at least one step; found {inputs.min():g} to {inputs.max():g}, "
-            f"{steps} steps"
+            f"attacking: expected inputs in [{ball.low:g}, {ball.high:g}] and at least one step; found "
+            f"{inputs.min():g} to {inputs.max():g}, {steps} steps"
         )
     length = 2.5 * ball.radius / steps if step is None else step
     now = np.asarray(inputs, np.float64) if random is None else ball.draw(inputs, random)

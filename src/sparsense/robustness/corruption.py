@@ -38,6 +38,17 @@ def corruption(*strengths: float) -> Callable[[Damage], Damage]:
     return register
 
 
+def known(kind: str) -> Corruption:
+    """The damage of that name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    if kind not in CORRUPTIONS:
+        raise UnknownNameError("corruption", kind, CORRUPTIONS)
+    return CORRUPTIONS[kind]
+
+
 def corrupt(images: NDArray[np.uint8], kind: str, severity: int, *, seed: int = 0) -> NDArray[np.uint8]:
     """Damage images.
 
@@ -61,10 +72,8 @@ def corrupt(images: NDArray[np.uint8], kind: str, severity: int, *, seed: int = 
         D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
         ICLR 2019, arXiv:1903.12261.
     """
-    if kind not in CORRUPTIONS:
-        raise UnknownNameError("corruption", kind, CORRUPTIONS)
+    found = known(kind)
     _check(images, severity)
-    found = CORRUPTIONS[kind]
     random = np.random.default_rng([seed, severity, zlib.crc32(kind.encode())])
     damaged = found.damage(images / 255.0, found.strengths[severity - 1], random)
     return np.rint(np.clip(damaged, 0.0, 1.0) * 255).astype(np.uint8)

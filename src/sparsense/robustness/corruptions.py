@@ -1,6 +1,6 @@
 """All fifteen damages, registered by importing them."""
 
 from sparsense.robustness import blur, digital, noise, weather
-from sparsense.robustness.corruption import CORRUPTIONS, corrupt
+from sparsense.robustness.corruption import CORRUPTIONS, corrupt, known
 
-__all__ = ["CORRUPTIONS", "blur", "corrupt", "digital", "noise", "weather"]
+__all__ = ["CORRUPTIONS", "blur", "corrupt", "digital", "known", "noise", "weather"]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from sparsense.errors import InputError
 from sparsense.runtime import ExportedDetector
 from sparsense.scoring.reading import Batch
-
-Row = dict[str, Any]
+from sparsense.scoring.writing import Row
 
 
 def score_rows(

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sparsense.extras import need
-from sparsense.scoring.rows import Row
 
+Row = dict[str, Any]
+"""`input`, `score`, `p_value`, `is_anomaly`, and `parts` where explanations were asked for."""
 Write = Callable[[Row], object]
 ROWS_PER_GROUP = 4096
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from sparsense.benchmark.card import AccuracyRow, Card, Count, LatencyRow, Positive, ResultRow, Row, Share
+from sparsense.benchmark import robustness_table
+from sparsense.benchmark.card import AccuracyRow, Card, Count, LatencyRow, Positive, ResultRow, Row, Share, Variant
 from sparsense.benchmark.headline import final_accuracy, latency_of
 
 
@@ -17,6 +18,10 @@ class Candidate(Row):
         file: Of the detector, in the folder of its run.
         auroc: Mean over the anomalous sets; `auroc_worst` is the lowest of them, `fpr95` a mean again.
         false_alarms: Share of the test set that is flagged, `asked` the rate that it was calibrated for.
+        robust_accuracy: The network's lowest accuracy under an attack; `corrupted_accuracy` the mean over damages,
+            `certified_accuracy` that at the largest certified radius.
+        defended: Lowest share of attacked inputs that are rightly classified or flagged; `hidden` that of anomalies
+            that are found although they know the detector.
         time: Ratio to the plain dense forward pass of the same run, measured in turns at the smallest batch.
         time_interval: 95 % interval of `time`.
         milliseconds: Median, as the clock showed it; comparable within a run only.
@@ -24,7 +29,7 @@ class Candidate(Row):
         multiply_adds: Of the forward pass of one sample, without head.
     """
 
-    variant: Literal["dense", "pruned"]
+    variant: Variant
     head: str
     file: str
     accuracy: Share | None = None
@@ -35,6 +40,11 @@ class Candidate(Row):
     detected: Share | None = None
     false_alarms: Share | None = None
     asked: Share | None = None
+    robust_accuracy: Share | None = None
+    corrupted_accuracy: Share | None = None
+    certified_accuracy: Share | None = None
+    defended: Share | None = None
+    hidden: Share | None = None
     time: Positive | None = None
     time_interval: tuple[float, float] | None = None
     milliseconds: Positive | None = None
@@ -48,7 +58,7 @@ def candidates(card: Card) -> list[Candidate]:
     return [_candidate(card, row.variant, row.head) for row in card.detectors]
 
 
-def _candidate(card: Card, variant: Literal["dense", "pruned"], head: str) -> Candidate:
+def _candidate(card: Card, variant: Variant, head: str) -> Candidate:
     detector = next(row for row in card.detectors if (row.variant, row.head) == (variant, head))
     size = card.network.pruned if variant == "pruned" and card.network.pruned is not None else card.network.dense
     results = [row for row in card.results if (row.variant, row.head) == (variant, head)]
@@ -64,6 +74,7 @@ def _candidate(card: Card, variant: Literal["dense", "pruned"], head: str) -> Ca
         false_alarms=None if alarms is None else alarms.realised,
         asked=None if alarms is None else alarms.rate,
         **_quality(accuracy, results),
+        **_robustness(card, variant, head),
         **_speed(time),
     )
 
@@ -76,6 +87,16 @@ def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str
         "auroc_worst": min((row.auroc for row in results), default=None),
         "fpr95": _mean(row.fpr95 for row in results),
         "detected": _mean(row.detected for row in results),
+    }
+
+
+def _robustness(card: Card, variant: Variant, head: str) -> dict[str, Any]:
+    return {
+        "robust_accuracy": robustness_table.robust_accuracy(card, variant),
+        "corrupted_accuracy": robustness_table.corrupted_accuracy(card, variant),
+        "certified_accuracy": robustness_table.certified_accuracy(card, variant),
+        "defended": robustness_table.defended(card, variant, head),
+        "hidden": robustness_table.found_when_hiding(card, variant, head),
     }
 
 

@@ -15,6 +15,9 @@ from sparsense.sweep.entries import Entry
 Cost = Literal["bytes", "time", "multiply_adds"]
 COSTS: tuple[Cost, ...] = ("bytes", "time", "multiply_adds")
 QUALITIES = ("accuracy", "auroc")
+"""What a recommended detector must keep."""
+FRONTS = (*QUALITIES, "robust_accuracy", "defended")
+"""What fronts are drawn of, where it was measured."""
 
 
 def pareto(costs: ArrayLike) -> NDArray[np.bool_]:

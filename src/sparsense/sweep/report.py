@@ -15,7 +15,7 @@ from sparsense.extras import need
 from sparsense.files import atomic_write
 from sparsense.sweep.columns import COLUMNS, cells, measured, swept
 from sparsense.sweep.entries import Entry, Failure, entries, failures
-from sparsense.sweep.frontier import COSTS, QUALITIES, front, recommend
+from sparsense.sweep.frontier import COSTS, FRONTS, front, recommend
 from sparsense.sweep.store import Store
 from sparsense.sweep.words import CAUTION, sentences
 
@@ -93,7 +93,7 @@ def markdown(content: dict[str, Any]) -> str:
     parts = [f"# {content['name']}", *content["sentences"], *content["notes"], CAUTION]
     parts += [
         f"## Front: {_label(quality)} against {_label(cost)}\n\n{_table(kept).to_markdown()}"
-        for quality in QUALITIES
+        for quality in FRONTS
         for cost in COSTS
         if (kept := front(content["entries"], quality=quality, cost=cost))
     ]
@@ -115,9 +115,10 @@ def as_json(content: dict[str, Any]) -> dict[str, Any]:
             for e in found
         ],
         "fronts": [
-            {"quality": q, "cost": c, "detectors": [index[id(entry)] for entry in front(found, quality=q, cost=c)]}
-            for q in QUALITIES
+            {"quality": q, "cost": c, "detectors": [index[id(entry)] for entry in kept]}
+            for q in FRONTS
             for c in COSTS
+            if (kept := front(found, quality=q, cost=c))
         ],
         "recommendations": [
             {"cost": r.cost, "margin": r.margin, "detector": index[id(r.entry)], "command": r.entry.command}
