@@ -6,10 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsense.data import Dataset
+from sparsense.data import SOURCES, Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, UnknownNameError
+from sparsense.networks import load_network
+from sparsense.recipe.training import ObjectiveSection, TrainingSection
 from sparsense.training import AUGMENTATIONS, Batches
+from sparsense.training.batches import Augmented
+from sparsense.training.objectives import Context
+from sparsense.training.run import training_parts
 
 
 def numbered(count, size=8):
@@ -104,3 +109,39 @@ def test_a_data_set_without_labels_is_refused():
     dataset = Dataset("bare", np.zeros((2, 4, 4, 1), np.uint8))
     with pytest.raises(InputError, match="training on 'bare': it has no labels"):
         Batches.of(dataset, Preprocessing(), batch_size=1)
+
+
+def test_outliers_are_augmented_anew_whenever_they_are_taken():
+    images = torch.rand(6, 1, 16, 16)
+    chosen = torch.tensor([4, 4, 1, 4, 4, 4, 4, 4])
+    found = Augmented(images, ["flip"])[chosen]
+    mirrored = [bool((sample != images[index]).any()) for sample, index in zip(found, chosen, strict=True)]
+    assert 0 < sum(mirrored) < len(chosen)
+    for sample, index, other_way in zip(found, chosen, mirrored, strict=True):
+        torch.testing.assert_close(sample.flip(2) if other_way else sample, images[index])
+    assert len(Augmented(images, ["flip"])) == 6
+    torch.testing.assert_close(Augmented(images, [])[chosen], images[chosen])
+    with pytest.raises(InputError, match=r"augmentations shift are for images"):
+        Augmented(torch.rand(3, 4), ["shift"])
+
+
+@pytest.mark.parametrize("name", ["outlier_exposure", "energy_fine_tuning", "gradient_regularization"])
+def test_a_section_augments_its_outliers_like_its_samples(name):
+    """One outlier, an image that is not its own mirror: both of its forms are seen, none other."""
+    outlier, seen = torch.arange(256.0).reshape(1, 1, 16, 16), []
+
+    def module(inputs):
+        seen.extend(inputs[4:].detach())
+        return inputs.flatten(1)[:, :10] * 0 + torch.arange(10.0)
+
+    network = load_network("digits_resnet")
+    section = TrainingSection(batch_size=4, augment=["flip"], objective=ObjectiveSection(name=name))
+    data = SOURCES["digits"]("train", limit=40)
+    made, batches, _ = training_parts(network, data, section, seed=0, context=Context(outliers=outlier))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in batches:
+            made(module, batch)
+    forms = [bool(torch.equal(sample, outlier[0])) for sample in seen]
+    assert 0 < sum(forms) < len(forms)
+    assert all(form or torch.equal(sample.flip(2), outlier[0]) for form, sample in zip(forms, seen, strict=True))

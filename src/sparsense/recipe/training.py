@@ -35,7 +35,7 @@ class TrainingSection(Section):
     schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
     """The learning rate over the run."""
     augment: list[str] = Field(default=[])
-    """Augmentations of images, applied in this order: `shift`, `flip`."""
+    """Augmentations of images, applied in this order: `shift`, `flip`; outliers that are learnt from get the same."""
     objective: Annotated[ObjectiveSection, BareName] | None = None
     """What is made small; null: `cross_entropy` for classifiers, `reconstruction` for autoencoders."""
 

@@ -13,9 +13,37 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError
 from sparsense.registry import Registry
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Augmentation = Callable[[Tensor, torch.Generator | None], Tensor]
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
-"""Name -> `(inputs [N, C, H, W], generator) -> inputs`, drawn anew for every sample."""
+"""Name -> `(inputs [N, C, H, W], generator) -> inputs`, drawn anew for every sample; None: torch's own generator."""
+
+
+class Augmented:
+    """Inputs that are augmented anew whenever some of them are taken, by torch's own random numbers.
+
+    Outliers need what samples get: else a network tells them apart by the traces of the augmentation.
+
+    Args:
+        inputs: As the network sees them, `[N, C, H, W]`.
+        augment: Names of augmentations, applied in this order.
+
+    Example:
+        >>> Augmented(torch.rand(5, 1, 8, 8), ["shift"])[torch.tensor([0, 3])].shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(self, inputs: Tensor, augment: Sequence[str]) -> None:
+        _check_augmentable(inputs, augment)
+        self.inputs, self._augmentations = inputs, [AUGMENTATIONS[name] for name in augment]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        found = self.inputs[chosen]
+        for augmentation in self._augmentations:
+            found = augmentation(found, None)
+        return found
 
 
 class Batches:
@@ -40,10 +68,7 @@ class Batches:
             raise InputError(f"training needs one label per input; found {len(inputs)} inputs, {len(labels)} labels")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1; found {batch_size}")
-        if augment and inputs.ndim != 4:
-            raise InputError(
-                f"augmentations {', '.join(augment)} are for images [N, C, H, W]; found {list(inputs.shape)}"
-            )
+        _check_augmentable(inputs, augment)
         self.inputs, self.labels = inputs, labels
         self._count = math.ceil(len(inputs) / batch_size)
         self._augmentations = [AUGMENTATIONS[name] for name in augment]
@@ -81,15 +106,20 @@ class Batches:
             yield inputs, self.labels[chosen]
 
 
+def _check_augmentable(inputs: Tensor, augment: Sequence[str]) -> None:
+    if augment and inputs.ndim != 4:
+        raise InputError(f"augmentations {', '.join(augment)} are for images [N, C, H, W]; found {list(inputs.shape)}")
+
+
 @AUGMENTATIONS.register("flip")
-def flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
+def flip(inputs: Tensor, generator: torch.Generator | None) -> Tensor:
     """Mirror left and right, one sample in two."""
     mirrored = torch.rand(len(inputs), 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored, inputs.flip(3), inputs)
 
 
 @AUGMENTATIONS.register("shift")
-def shift(inputs: Tensor, generator: torch.Generator) -> Tensor:
+def shift(inputs: Tensor, generator: torch.Generator | None) -> Tensor:
     """Move by up to an eighth of the size in each direction; border pixels are repeated."""
     rows = _moved(len(inputs), inputs.shape[2], generator)[:, :, None]
     columns = _moved(len(inputs), inputs.shape[3], generator)[:, None, :]
@@ -100,7 +130,7 @@ def shift(inputs: Tensor, generator: torch.Generator) -> Tensor:
     return moved.clone(memory_format=torch.contiguous_format)
 
 
-def _moved(samples: int, size: int, generator: torch.Generator) -> Tensor:
+def _moved(samples: int, size: int, generator: torch.Generator | None) -> Tensor:
     """Indices `[N, size]`, each row moved by one number and kept inside."""
     reach = size // 8
     moves = torch.randint(-reach, reach + 1, (samples, 1), generator=generator)

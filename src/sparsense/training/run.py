@@ -18,7 +18,7 @@ from sparsense.data.dataset import stratified_order
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
-from sparsense.training.batches import Batches
+from sparsense.training.batches import Augmented, Batches
 from sparsense.training.engine import make_engine
 from sparsense.training.fit import Kept, fit
 from sparsense.training.logs import csv_log, tensorboard_log
@@ -188,6 +188,8 @@ def training_parts(
         augment=section.augment,
         seed=seed,
     )
+    if section.augment and isinstance(context.outliers, Tensor):
+        context = replace(context, outliers=Augmented(context.outliers, section.augment))
     settings = {
         key: getattr(section, key) for key in ("epochs", "learning_rate", "optimizer", "schedule", "weight_decay")
     }

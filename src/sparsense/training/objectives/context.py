@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import TrainingError
+from sparsense.training.batches import Augmented
 from sparsense.training.objectives.objective import OBJECTIVES, Objective
 
 MISSING = {
@@ -26,12 +27,13 @@ class Context:
     Args:
         teacher: The dense network.
         preprocessing: Of the network that is trained.
-        outliers: Anomalous inputs as the network sees them, `[M, ...]`, that nothing else is measured on.
+        outliers: Anomalous inputs as the network sees them, `[M, ...]`, that nothing else is measured on; `Augmented`
+            ones are drawn anew every time.
     """
 
     teacher: nn.Module | None = None
     preprocessing: Preprocessing | None = None
-    outliers: Tensor | None = None
+    outliers: Tensor | Augmented | None = None
 
 
 def make_objective(name: str, options: Mapping[str, Any], context: Context) -> Objective[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.batches import Augmented
 from sparsense.training.objectives.energies import Margins, energy
 from sparsense.training.objectives.objective import OBJECTIVES
 
@@ -31,7 +32,7 @@ class EnergyFineTuning:
     needs: ClassVar[tuple[str, ...]] = ("outliers",)
 
     def __init__(
-        self, outliers: Tensor, *, weight: float = 0.1, margin_in: float = -25.0, margin_out: float = -7.0
+        self, outliers: Tensor | Augmented, *, weight: float = 0.1, margin_in: float = -25.0, margin_out: float = -7.0
     ) -> None:
         if not weight >= 0:
             raise ValueError(f"energy_fine_tuning needs weight >= 0; got {weight}")

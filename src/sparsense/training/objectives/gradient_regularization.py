@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.batches import Augmented
 from sparsense.training.objectives.base_errors import length
 from sparsense.training.objectives.energies import Margins, energy
 from sparsense.training.objectives.objective import OBJECTIVES
@@ -48,7 +49,7 @@ class GradientRegularization:
 
     needs: ClassVar[tuple[str, ...]] = ("outliers",)
 
-    outliers: Tensor
+    outliers: Tensor | Augmented
     energy_weight: float = 0.1
     gradient_weight: float = 1.0
     margin_in: float = -25.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.batches import Augmented
 from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
 
@@ -29,7 +30,7 @@ class OutlierExposure(ScoredByConfidence):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("outliers",)
-    outliers: Tensor
+    outliers: Tensor | Augmented
     weight: float = 0.5
 
     def __post_init__(self) -> None:
