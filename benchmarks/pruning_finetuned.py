@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,14 @@ def measure_anew(network: Network, module: nn.Module, train: Dataset, options: a
 
 
 def fine_tune(
-    dense: Network, smaller: Network, train: Dataset, name: str, seed: int, options: argparse.Namespace
+    dense: Network,
+    smaller: Network,
+    train: Dataset,
+    name: str,
+    seed: int,
+    options: argparse.Namespace,
+    *,
+    after_step: Callable[[], object] = lambda: None,
 ) -> None:
     """In place; channels last, because that is faster here."""
     last: Any = torch.channels_last if len(dense.input_shape) == 3 else torch.contiguous_format
@@ -140,7 +148,7 @@ def fine_tune(
     module = smaller.module.to(memory_format=last)
     training = Training(module, objective, batches, settings, engine=make_engine(precision=options.precision))
     while not training.done:
-        training.epoch()
+        training.epoch(after_step=after_step)
     module.to(memory_format=torch.contiguous_format)
 
 
