@@ -2,7 +2,7 @@
 
 python benchmarks/anomaly_training.py                                       # digits, nothing to download
 python benchmarks/anomaly_training.py --rows mnist tabular --data-root FOLDER --out results.jsonl
-python benchmarks/anomaly_training.py --rows mnist fashion cifar10 tabular industrial sound series ood --data-root FOLDER
+python benchmarks/anomaly_training.py --rows fashion cifar10 industrial sound series ood --data-root FOLDER
 python benchmarks/anomaly_training.py --show results.jsonl [--images docs/images]   # tables of what was measured
 
 Every number goes to --out as soon as it is there; the same command goes on where it was. Trained on normal samples
@@ -25,14 +25,17 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from anomaly_rows import ood
 from anomaly_rows.cases import Case, Size, cases
 from anomaly_rows.measure import Length, measured
-from anomaly_rows.methods import PUBLISHED, methods
+from anomaly_rows.methods import PUBLISHED, PUBLISHED_FPR95, methods
 from anomaly_rows.outside import outside
+from anomaly_rows.plots import draw
 from anomaly_rows.tables import Values, by_case, summary
 
 from sparsense.benchmark.machine import this_machine, versions
 
+Identity = tuple[str, str, int]
 KNOWN = ("digits", "mnist", "fashion", "cifar10", "tabular", "industrial", "sound", "series", "ood")
 
 
@@ -42,13 +45,12 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         warnings.filterwarnings("ignore", module="pyod")
         measure(options)
-    rows = read(Path(options.show or options.out))
-    for row in dict.fromkeys(entry["row"] for entry in rows):
-        print_row(row, [entry for entry in rows if entry["row"] == row], full=options.full)
+    entries = read(Path(options.show or options.out))
+    for row in dict.fromkeys(entry["row"] for entry in entries):
+        own = [entry for entry in entries if entry["row"] == row]
+        print_row(row, own, full=options.full)
         if options.images is not None:
-            from anomaly_rows.plots import draw
-
-            draw(row, collected(rows, row), Path(options.images))
+            draw(row, collected(own), Path(options.images))
 
 
 def arguments() -> argparse.Namespace:
@@ -74,23 +76,44 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Append what is not there yet, a line per number."""
+    """Append what is not there yet, a line per case and seed."""
     out = Path(options.out)
     done = {identity(entry) for entry in read(out)} if out.exists() else set()
-    about = {"machine": this_machine().model_dump(), "versions": versions()}
+    about = {"arguments": vars(options), "machine": this_machine().model_dump(), "versions": versions()}
     with out.open("a", encoding="utf-8") as stream:
         for row in options.rows:
-            for case in chosen(row, options):
-                for seed in options.seeds:
-                    if (case.row, case.name, seed) in done:
-                        continue
-                    started = perf_counter()
-                    values = dict(solved(case, seed, options))
-                    entry = {"row": case.row, "case": case.name, "seed": seed, "values": values}
-                    entry |= {"seconds": round(perf_counter() - started, 1), "count": [len(case.train), len(case.test)]}
-                    stream.write(json.dumps({**entry, "arguments": vars(options), **about}) + "\n")
-                    stream.flush()
-                    print(row, case.name, seed, {name: round(value, 1) for name, value in values.items()}, flush=True)
+            for entry in fine_tuned(options, done) if row == "ood" else one_class(row, options, done):
+                stream.write(json.dumps({**entry, **about}) + "\n")
+                stream.flush()
+                print(*identity(entry), {name: round(value, 1) for name, value in entry["values"].items()}, flush=True)
+
+
+def one_class(row: str, options: argparse.Namespace, done: set[Identity]) -> Iterator[dict[str, Any]]:
+    """An entry per case and seed."""
+    for case in chosen(row, options):
+        for seed in options.seeds:
+            if (case.row, case.name, seed) in done:
+                continue
+            started = perf_counter()
+            entry = {"row": case.row, "case": case.name, "seed": seed, "values": dict(solved(case, seed, options))}
+            yield entry | {"seconds": round(perf_counter() - started, 1), "count": [len(case.train), len(case.test)]}
+
+
+def fine_tuned(options: argparse.Namespace, done: set[Identity]) -> Iterator[dict[str, Any]]:
+    """An entry per network, set of anomalies and seed; besides AUROC also FPR95 and accuracy."""
+    for case, network in ood.cases(options):
+        for seed in options.seeds:
+            if (options.cases is not None and case not in options.cases) or ("ood", f"{case}, svhn", seed) in done:
+                continue
+            started = perf_counter()
+            found = dict(ood.solved(network, seed, options))
+            seconds = round((perf_counter() - started) / len(ood.SETS), 1)
+            for name in ood.SETS:
+                values = {key: judged.auroc[name] for key, judged in found.items()}
+                others = {"fpr95": {key: judged.fpr95[name] for key, judged in found.items()},
+                          "accuracy": {key: judged.accuracy for key, judged in found.items()}}  # fmt: skip
+                entry = {"row": "ood", "case": f"{case}, {name}", "seed": seed, "values": values}
+                yield entry | others | {"seconds": seconds, "count": [options.train, options.test]}
 
 
 def chosen(row: str, options: argparse.Namespace) -> Iterator[Case]:
@@ -115,7 +138,7 @@ def solved(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple
         yield from outside(case, seed)
 
 
-def identity(entry: dict[str, Any]) -> tuple[str, str, int]:
+def identity(entry: dict[str, Any]) -> Identity:
     return entry["row"], entry["case"], entry["seed"]
 
 
@@ -123,26 +146,30 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def collected(rows: list[dict[str, Any]], row: str) -> Values:
+def collected(entries: list[dict[str, Any]], key: str = "values") -> Values:
     """Case -> method -> values by seed, of the cases that have all seeds."""
-    own = [entry for entry in rows if entry["row"] == row]
-    seeds = {entry["seed"] for entry in own}
+    seeds = {entry["seed"] for entry in entries}
     values: Values = {}
-    for case in dict.fromkeys(entry["case"] for entry in own):
-        found = sorted((e["seed"], e["values"]) for e in own if e["case"] == case)
+    for case in dict.fromkeys(entry["case"] for entry in entries):
+        found = sorted((e["seed"], e[key]) for e in entries if e["case"] == case)
         if len(found) == len(seeds):
             values[case] = {name: [each[name] for _, each in found] for name in found[0][1]}
     return values
 
 
 def print_row(row: str, entries: list[dict[str, Any]], *, full: bool) -> None:
-    values, first = collected(entries, row), entries[0]
+    first, values = entries[0], collected(entries)
     seeds = sorted({entry["seed"] for entry in entries})
     asked = {key: first["arguments"][key] for key in ("epochs", "steps", "batch_size", "train", "test", "full")}
     print(f"\n### {row}: {len(values)} cases, seeds {seeds}, {asked}\n")
-    baselines = {name: method.baseline for name, method in methods(row, full=full).items()}
+    baselines: dict[str, str | None] = dict(ood.BASELINES)
+    if row != "ood":
+        baselines = {name: method.baseline for name, method in methods(row, full=full).items()}
     published = {name: value for (known, name), value in PUBLISHED.items() if known == row}
     print(*summary(values, baselines, published), "", *by_case(values), sep="\n")
+    if row == "ood":
+        for key in ("fpr95", "accuracy"):
+            print("", *summary(collected(entries, key), baselines, PUBLISHED_FPR95, metric=key), sep="\n")
     print(f"\n{sum(entry['seconds'] for entry in entries):.0f} s in all; {first['machine']['cpu']}")
 
 

@@ -1,1 +1,1 @@
-"""The parts of `anomaly_training.py`: cases to solve, methods to solve them with, tables and pictures of what came out."""
+"""The parts of `anomaly_training.py`: cases, methods that solve them, tables and pictures of what came out."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from anomaly_rows.cases import Case
-from anomaly_rows.methods import Method, Trained
 from numpy.typing import NDArray
 
+from anomaly_rows.cases import Case
+from anomaly_rows.methods import Method, Trained
 from sparsense.benchmark.metrics import auroc
 from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -132,7 +132,7 @@ def scores(case: Case, fitted: Fitted, method: Method) -> Scores:
         return deployed(case, fitted, method, test)
     inputs = torch.from_numpy(network.preprocessing.apply(test))
     with torch.no_grad():
-        return torch.cat([fitted.objective.scores(network.module, part) for part in inputs.split(256)]).numpy()
+        return torch.cat([fitted.objective.scores(network.module, part) for part in torch.split(inputs, 256)]).numpy()
 
 
 def deployed(case: Case, fitted: Fitted, method: Method, test: Scores) -> Scores:
@@ -154,5 +154,5 @@ def evaluate(case: Case, found: Scores) -> float:
     assert marks is not None
     if case.groups is not None:
         count = np.bincount(case.groups)
-        found, marks = np.bincount(case.groups, found) / count, np.bincount(case.groups, marks) > 0
+        found, marks = np.bincount(case.groups, found) / count, np.bincount(case.groups, marks).clip(0, 1).astype(int)
     return 100 * auroc(found[marks == 0], found[marks != 0])

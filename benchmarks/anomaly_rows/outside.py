@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from anomaly_rows.cases import Case
 from anomaly_rows.measure import evaluate
 

@@ -64,7 +64,7 @@ def summary(
     values: Values, baselines: Mapping[str, str | None], published: Mapping[str, float | None], *, metric: str = "AUROC"
 ) -> Iterator[str]:
     """A row per method: mean over cases and its spread over seeds, mean rank, the paired difference, the published."""
-    yield f"| method | {metric}, % | spread | mean rank | against | difference [95 % interval], cases better | published |"
+    yield f"| method | {metric}, % | spread | mean rank | against | difference [95 % interval], better in | published |"
     yield "|---|---:|---:|---:|---|---|---:|"
     ranks = mean_ranks(values)
     for name in names(values):

@@ -1,0 +1,129 @@
+"""CIFAR-10 classifiers fine-tuned with auxiliary outliers, dense and with half of their channels removed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsense.benchmark.metrics import auroc, fpr95
+from sparsense.data import SOURCES, Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.networks import Network, load_network
+from sparsense.networks.network import example_input
+from sparsense.pruning.batchnorm import reestimate_batch_norm
+from sparsense.pruning.channels import prune_channels
+from sparsense.recording.passes import saliency_of
+from sparsense.training.batches import Augmented, Batches
+from sparsense.training.evaluate import predict
+from sparsense.training.loop import train
+from sparsense.training.objectives import Context, make_objective
+from sparsense.training.objectives.energies import energy
+from sparsense.training.settings import TrainingSettings
+
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+NETWORKS = {"resnet20": ("cifar_resnet20", "resnet20_cifar10", IMAGENET),
+            "wrn16_2": ("wide_resnet16_2", "wrn16_2_cifar10", CIFAR)}  # fmt: skip
+SETS = {"svhn": ("svhn", "test"), "textures": ("textures", "test"), "tiny_imagenet": ("tiny_imagenet", "test")}
+OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "cross entropy": ("cross_entropy", {}),
+    "outlier exposure": ("outlier_exposure", {}),
+    "energy fine-tuning": ("energy_fine_tuning", {}),
+    "GReg": ("gradient_regularization", {}),
+    "GReg+": ("gradient_regularization", {"sampling": "clusters"}),
+}
+BASELINES = {"energy fine-tuning": "cross entropy", "outlier exposure": "cross entropy", "GReg": "energy fine-tuning",
+             "GReg+": "energy fine-tuning"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of a network: AUROC and FPR95 (both in %) per set of anomalies, by the energy, and accuracy."""
+
+    auroc: dict[str, float]
+    fpr95: dict[str, float]
+    accuracy: float
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, Network]]:
+    """Pretrained networks, dense and with half of their channels removed; batch norms measured again."""
+    train_set = training_images(options)
+    for name, (source, file, preprocessing) in NETWORKS.items():
+        weights = Path(options.data_root, "nets", f"{file}.safetensors")
+        network = load_network(source, weights=weights, preprocessing=preprocessing)
+        yield f"{name} dense", network
+        yield f"{name} pruned", pruned(network, tensor(network, train_set.subset(1000)))
+
+
+def pruned(network: Network, inputs: Tensor) -> Network:
+    """Half of the channels of the smallest weights are gone."""
+    example, saliency = example_input(network.input_shape), saliency_of(network.module, "magnitude")
+    module = prune_channels(network.module, example, saliency, sparsity=0.5).module
+    reestimate_batch_norm(module, torch.split(inputs, 128))
+    return replace(network, module=module.eval())
+
+
+def training_images(options: argparse.Namespace) -> Dataset:
+    return SOURCES["cifar10"]("train", limit=options.train, seed=0, data_root=options.data_root)
+
+
+def solved(network: Network, seed: int, options: argparse.Namespace) -> Iterator[tuple[str, Judged]]:
+    """Every objective, from the same weights."""
+    yield "not fine-tuned", judged(network, options)
+    known = training_images(options)
+    outliers = SOURCES["tiny_imagenet"]("auxiliary", data_root=options.data_root)
+    for name, (objective, asked) in OBJECTIVES.items():
+        tuned = replace(network, module=deepcopy(network.module))
+        given = tensor(network, outliers)
+        margins = margins_of(network, known, given) if objective in ("energy_fine_tuning", GREG) else {}
+        context = Context(outliers=Augmented(given, ["shift", "flip"]))
+        batches = Batches.of(
+            known, network.preprocessing, batch_size=options.batch_size, augment=["shift", "flip"], seed=seed
+        )
+        settings = TrainingSettings(options.epochs, 1e-3, "sgd", "cosine", seed=seed)
+        train(tuned.module, make_objective(objective, {**asked, **margins}, context), batches, settings=settings)
+        yield name, judged(tuned, options)
+
+
+GREG = "gradient_regularization"
+
+
+def margins_of(network: Network, known: Dataset, outliers: Tensor) -> dict[str, float]:
+    """In the network's own unit: the lower quartile of the samples' energies, the upper one of the outliers'."""
+    inside = energies(network, known.subset(1000).inputs)
+    with torch.no_grad():
+        outside = energy(network.module(outliers[:1000])).numpy()
+    inner, outer = float(np.quantile(inside, 0.25)), float(np.quantile(outside, 0.75))
+    return {"margin_in": min(inner, outer - 1e-3), "margin_out": outer}
+
+
+def energies(network: Network, images: Any) -> Any:
+    return energy(torch.from_numpy(predict(network, network.preprocessing.arrange(images)))).numpy()
+
+
+def tensor(network: Network, data: Dataset) -> Tensor:
+    return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(data.inputs)))
+
+
+def judged(network: Network, options: argparse.Namespace) -> Judged:
+    """On images that nothing was trained on."""
+    test = SOURCES["cifar10"]("test_all", data_root=options.data_root)
+    logits = predict(network, network.preprocessing.arrange(test.inputs))
+    usual = energy(torch.from_numpy(logits)).numpy()
+    found = {
+        name: energies(network, SOURCES[source](split, limit=options.test, seed=0, data_root=options.data_root).inputs)
+        for name, (source, split) in SETS.items()
+    }
+    return Judged(
+        {name: 100 * auroc(usual, values) for name, values in found.items()},
+        {name: 100 * fpr95(usual, values) for name, values in found.items()},
+        100 * float((logits.argmax(1) == test.labels).mean()),
+    )

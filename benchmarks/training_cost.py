@@ -1,0 +1,111 @@
+"""What an epoch costs by each objective, over that of the plain objective, from interleaved epochs.
+
+python benchmarks/training_cost.py                       # published autoencoders, ResNet-20; random images
+python benchmarks/training_cost.py --steps 4 --rounds 12 --networks autoencoder
+
+Every round trains each objective's own copy of a network for one epoch of --steps batches, forward, backward and
+optimiser, in a random order that the next round reverses; ratios are taken within a round. An objective with outliers
+is held against energy fine-tuning, which passes the same samples and outliers, and against plain cross entropy, which
+passes half of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsense.benchmark.latency import compare_latency
+from sparsense.benchmark.machine import this_machine
+from sparsense.networks import load_network
+from sparsense.training.batches import Batches
+from sparsense.training.loop import Training
+from sparsense.training.objectives import Context, make_objective
+from sparsense.training.settings import TrainingSettings
+
+Costs = dict[str, tuple[str, dict[str, Any]]]
+AUTOENCODERS: Costs = {
+    "plain": ("reconstruction", {}),
+    "amplified": ("loss_amplification", {}),
+    "latent norm": ("latent_norm", {"beta": 10.0}),
+    "GradCon": ("gradcon", {}),
+}
+MARGINS = {"margin_in": -5.0, "margin_out": -4.0}
+CLASSIFIERS: Costs = {
+    "energy fine-tuning": ("energy_fine_tuning", MARGINS),
+    "cross entropy": ("cross_entropy", {}),
+    "outlier exposure": ("outlier_exposure", {}),
+    "GReg": ("gradient_regularization", MARGINS),
+    "GReg+": ("gradient_regularization", {**MARGINS, "sampling": "clusters"}),
+}
+CASES: dict[str, tuple[str, tuple[int, ...], Costs]] = {
+    "autoencoder": ("gradcon_autoencoder", (1, 28, 28), AUTOENCODERS),
+    "table": ("latent_norm_table", (274,), AUTOENCODERS),
+    "resnet20": ("cifar_resnet20", (3, 32, 32), CLASSIFIERS),
+}
+OPTIONS: dict[str, dict[str, Any]] = {"latent_norm_table": {"output": "sigmoid"}}  # an amplified error has a bound
+AIMS = {"GradCon": 3.5, "GReg": 3.0, "latent norm": 1.1, "amplified": 1.1}
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    print(f"{this_machine().cpu}, {options.threads} thread, batches of {options.batch_size}, {options.rounds} rounds\n")
+    print("| network | objective | seconds per 1000 samples | over | ratio [95 % interval] | aim |")
+    print("|---|---|---:|---|---|---:|")
+    for name in options.networks:
+        source, shape, objectives = CASES[name]
+        calls = {key: epochs(source, shape, how, options) for key, how in objectives.items()}
+        for baseline in list(objectives)[: 2 if name == "resnet20" else 1]:
+            found = compare_latency(calls, rounds=options.rounds, baseline=baseline, warmup=1)
+            for key, cost in found.items():
+                low, high = cost.ratio_interval
+                per_sample = cost.median_ms / (options.steps * options.batch_size)
+                aim = AIMS.get(key, "")
+                print(f"| {source} | {key} | {per_sample:.2f} | {baseline} | "
+                      f"{cost.ratio:.2f} [{low:.2f}, {high:.2f}] | {aim} |", flush=True)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--steps", type=int, default=4, help="batches of an epoch")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def epochs(
+    source: str, shape: tuple[int, ...], how: tuple[str, dict[str, Any]], options: argparse.Namespace
+) -> Callable[[], object]:
+    """A function that trains for one more epoch; the first is over, so that GradCon has its means."""
+    name, asked = how
+    module = load_network(source, options=OPTIONS.get(source)).module
+    inputs, labels = samples(shape, options.steps * options.batch_size)
+    context = Context(outliers=torch.rand(400, *shape))
+    batches = Batches(inputs, labels, batch_size=options.batch_size)
+    training = Training[Any](module, make_objective(name, asked, context), batches, settings())
+    training.epoch()
+    _check(module)
+    return training.epoch
+
+
+def settings() -> TrainingSettings:
+    return TrainingSettings(epochs=10_000, learning_rate=1e-4, optimizer="adam", schedule="constant")
+
+
+def samples(shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
+    return torch.rand(count, *shape), torch.arange(count) % 10
+
+
+def _check(module: nn.Module) -> None:
+    if not all(torch.isfinite(p).all() for p in module.parameters()):
+        raise SystemExit("a network diverged: its cost says nothing")
+
+
+if __name__ == "__main__":
+    main()
