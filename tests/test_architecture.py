@@ -146,7 +146,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 
 def test_only_one_module_uses_torch_pruning() -> None:
     users = [m for m, s in sources().items() if any(i.module.startswith("torch_pruning") for i in imports(s))]
-    assert set(users) <= {"sparsense.pruning.channels"}
+    assert set(users) <= {"sparsense.pruning.trace"}
 
 
 def unsafe_calls(source: str) -> list[str]:

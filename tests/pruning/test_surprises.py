@@ -15,6 +15,7 @@ from sparsense.criteria import CRITERIA
 from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.networks import load_network
 from sparsense.pruning.channels import prune_channels
+from sparsense.pruning.groups import Side
 from sparsense.pruning.plan import ChannelOptions
 from sparsense.recording.layers import prunable_weights
 
@@ -350,3 +351,59 @@ def test_what_torch_compile_has_wrapped_is_cut_behind_it():
     module = torch.compile(OptionB().eval(), backend="eager")
     report = cut(module._orig_mod, IMAGE)
     assert report.proof <= 1e-5
+
+
+class ImageNorm(nn.LayerNorm):
+    """A layer norm over the channels of images, as many networks write their own."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ImageNorms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.body = nn.Conv2d(3, 8, 3, padding=1), ImageNorm(8), nn.Conv2d(8, 12, 1)
+        self.group, self.head = nn.GroupNorm(3, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(self.group(self.body(self.norm(self.stem(x)).relu())).relu().mean((2, 3)))
+
+
+def test_layer_norms_over_the_channels_of_images():
+    torch.manual_seed(0)
+    module = ImageNorms().eval()  # images as wide as there are channels: sizes alone do not tell the axis
+    report = cut(module, IMAGE, sparsity=0.4)
+    assert report.widths_after["stem"] < 8
+    kept = ~report.removal[Side("stem", "out")]
+    x = module.stem(IMAGE)[:, kept]  # by hand: the norm of the channels that are left
+    mean, var = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
+    by_hand = (x - mean) / (var + module.norm.eps).sqrt()
+    torch.testing.assert_close(report.module.norm(report.module.stem(IMAGE)), by_hand)
+
+
+class ImageAttention(nn.Module):
+    """Attention over the places of images: queries, keys and values are cut into heads by a view."""
+
+    def __init__(self, width=32, heads=2, places=16):
+        super().__init__()
+        self.heads, self.qkv, self.proj = heads, nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, width, 1)
+        self.bias = nn.Parameter(torch.randn(heads, places, places))
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        parts = self.qkv(x).view(n, self.heads, 3 * c // self.heads, h * w).transpose(2, 3).chunk(3, 3)
+        q, k, v = (part.contiguous() for part in parts)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        return x + self.proj(y.transpose(2, 3).reshape(n, c, h, w))
+
+
+def test_images_cut_into_heads_are_refused_at_once():
+    """Each view was taken for a flattened map, and multiplied the channels again, without end."""
+    x = torch.randn(2, 3, 4, 4)
+    module = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), ImageAttention(), nn.Conv2d(32, 4, 1), nn.Flatten()).eval()
+    begun = time.process_time()
+    with pytest.raises(UnsupportedLayerError, match="to leave its group"):
+        cut(module, x)
+    assert cut_keeps(module, x)
+    assert time.process_time() - begun < 5

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal
 
-import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from sparsense.errors import InputError, UnsupportedLayerError
-from sparsense.pruning.axes import channels
+from sparsense.pruning.blame import blamed
 from sparsense.pruning.budget import Budget, budget_of
 from sparsense.pruning.cost import measure_cost, measure_positions
 from sparsense.pruning.grouping import (
-    INPUT,
-    Element,
     Stays,
     groups_of,
-    join_blocks,
     left_alone,
-    makers,
     refuse_recurrent,
     refuse_unreached,
     refused,
@@ -31,17 +23,14 @@ from sparsense.pruning.grouping import (
 )
 from sparsense.pruning.groups import ChannelGroup
 from sparsense.pruning.plan import ChannelOptions, Plan, choose, choose_shares, unit_saliency
-from sparsense.pruning.proof import DisproofError, attempt, bare_copy, prove
-from sparsense.pruning.protect import Example, as_arguments, ignored_layers, output_layers, tensors_of
+from sparsense.pruning.proof import DisproofError, prove
+from sparsense.pruning.protect import Example, ignored_layers, output_layers
 from sparsense.pruning.report import PruneReport, group_reports
 from sparsense.pruning.sequence import ChannelScope
 from sparsense.pruning.shares import shares_by_pattern
 from sparsense.pruning.surgery import cut_
-from sparsense.pruning.unions import Unions
+from sparsense.pruning.trace import trace_units
 from sparsense.recording.layers import prunable_layers
-
-TRACE_ERRORS = (IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError)
-"""What torch_pruning raises when it cannot follow a network."""
 
 DEFAULTS = ChannelOptions()
 
@@ -139,7 +128,7 @@ def _pruned(
         try:
             proof = prove(module, pruned, plan.removal(), example_input)
         except DisproofError as disproof:
-            groups = _blamed(module, groups, plan, example_input, disproof)
+            groups = _without_the_guilty(module, groups, plan, example_input, disproof)
             _raise_refused(groups, options)
             continue
         removed = {group.name: units for group, units in zip(plan.groups, plan.removed, strict=True)}
@@ -174,7 +163,7 @@ def channel_groups(module: nn.Module, example_input: Example, options: ChannelOp
     prunable_layers(module)  # refuses weights that are computed from others
     refuse_recurrent(module)
     stays = Stays(ignored_layers(module, options.ignore), output_layers(module, example_input))
-    groups = groups_of(module, _units(module, example_input), stays)
+    groups = groups_of(module, trace_units(module, example_input), stays)
     refuse_unreached(module, groups, stays)
     _raise_refused(groups, options)
     return groups
@@ -192,99 +181,11 @@ def _refuse_nothing(groups: Sequence[ChannelGroup], free: Sequence[ChannelGroup]
         raise InputError(f"no channel of the network can be removed: {reasons}")
 
 
-def _blamed(
+def _without_the_guilty(
     module: nn.Module, groups: Sequence[ChannelGroup], plan: Plan, example_input: Example, disproof: DisproofError
 ) -> list[ChannelGroup]:
-    """Cut the groups of a failed plan one by one, and refuse those that fail alone."""
-    refusals: dict[str, tuple[str, str, str]] = {}
-    for group, removed in zip(plan.groups, plan.removed, strict=True):
-        try:
-            attempt(module, Plan([group], [removed]).removal(), example_input)
-        except DisproofError as alone:
-            layer = alone.layer or group.name
-            refusals[group.name] = (layer, type(module.get_submodule(layer)).__name__, alone.reason)
+    """The groups, with those refused that make a failed plan fail."""
+    refusals = blamed(module, plan, example_input)
     if not refusals:
         raise UnsupportedLayerError(disproof.layer, disproof.kind, disproof.reason) from disproof
     return [with_refusal(g, refusals[g.name]) if g.name in refusals else g for g in groups]
-
-
-def _units(module: nn.Module, example_input: Example) -> list[list[Element]]:
-    """Sets of channels that must go together, from the dependency graph of torch_pruning."""
-    twin = bare_copy(module)
-    for parameter in twin.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    # Inputs are traced like parameters, so channels that meet the input (a sum with it) are seen to be coupled.
-    inputs = tuple(nn.Parameter(x.clone()) if _traceable(x) else x for x in as_arguments(example_input))
-    watched = [x for x in inputs if isinstance(x, nn.Parameter)]
-    graph = tp.DependencyGraph()
-    try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph.build_dependency(
-                twin, inputs, output_transform=tensors_of,
-                unwrapped_parameters=[tp._helpers.UnwrappedParameters(x, 1) for x in watched],
-                customized_pruners={}, ignored_layers=[], ignored_params=[], verbose=False,
-            )  # fmt: skip
-            unions = _walk(graph, makers(twin), _names(twin, watched))
-    except TRACE_ERRORS as error:
-        raise UnsupportedLayerError(
-            "", type(module).__name__, f"its channels cannot be traced ({type(error).__name__}: {error})"
-        ) from error
-    join_blocks(unions, module)
-    return unions.sets()
-
-
-def _traceable(tensor: Tensor) -> bool:
-    # torch_pruning takes a three-axis parameter for a position embedding and then misreads concatenations.
-    return tensor.is_floating_point() and tensor.ndim in (2, 4, 5)
-
-
-def _names(twin: nn.Module, inputs: Sequence[Tensor]) -> dict[int, str]:
-    named: dict[int, str] = {id(part): name for name, part in twin.named_modules()}
-    named.update({id(parameter): name for name, parameter in twin.named_parameters()})
-    named.update({id(x): INPUT for x in inputs})
-    return named
-
-
-def _walk(graph: Any, producers: Mapping[str, nn.Module], names: Mapping[int, str]) -> Unions[Element]:
-    """Follow every channel of every layer through the graph, and join what it meets."""
-    unions: Unions[Element] = Unions()
-    for layer in producers.values():
-        node = graph.module2node.get(layer)
-        if node is not None:
-            handler = graph.get_pruner_of_module(layer).prune_out_channels
-            _follow(unions, node, handler, range(channels(layer, "out")), names)
-    return unions
-
-
-def _follow(unions: Unions[Element], node: Any, handler: Any, indices: Iterable[int], names: Mapping[int, str]) -> None:
-    new = [index for index in indices if _element(node, handler, index, names) not in unions]
-    for index in new:
-        unions.add(_element(node, handler, index, names))
-    queue = [(node, handler, new)]
-    while queue:
-        node, handler, new = queue.pop()
-        for dependency in node.dependencies:
-            if dependency.is_triggered_by(handler):
-                reached = []
-                for source, target in _mapped(dependency, new):
-                    element = _element(dependency.target, dependency.handler, target, names)
-                    if element not in unions:
-                        reached.append(target)
-                    unions.join(_element(node, handler, source, names), element)
-                if reached:
-                    queue.append((dependency.target, dependency.handler, reached))
-
-
-def _mapped(dependency: Any, indices: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (channel before, channel behind) of one edge of the graph."""
-    hybrid = [tp._helpers._HybridIndex(idx=index, root_idx=index) for index in indices]
-    for mapping in dependency.index_mapping:
-        if mapping is not None and hybrid:
-            hybrid = mapping(hybrid)
-    return [(entry.root_idx, entry.idx) for entry in hybrid]
-
-
-def _element(node: Any, handler: Any, index: int, names: Mapping[int, str]) -> Element:
-    side: Literal["in", "out"] = "in" if handler.__name__ == "prune_in_channels" else "out"
-    return Element(names.get(id(node.module), f"({id(node)})"), side, index)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from sparsense.pruning.blame import tried
 from sparsense.pruning.budget import budget_of
 from sparsense.pruning.channels import channel_groups
 from sparsense.pruning.cost import Cost, measure_cost, measure_positions
 from sparsense.pruning.grouping import Element, Stays, left_alone
-from sparsense.pruning.groups import ChannelGroup
 from sparsense.pruning.heads import find_attention
 from sparsense.pruning.plan import ChannelOptions
-from sparsense.pruning.proof import DisproofError, attempt
 from sparsense.pruning.protect import Example, Ignore, ignored_layers, last_layer
 from sparsense.recording.layers import layouts, prunable_weights
 
@@ -84,7 +83,7 @@ def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -
     groups = channel_groups(module, example_input, ChannelOptions(ignore=ignore, unsupported="keep"))
     budget = budget_of(module, groups, measure_positions(module, example_input))
     rows = []
-    for group in groups:
+    for group in tried(module, groups, example_input):
         half = group.removed_channels(torch.arange(group.units) < group.units // 2)
         rows.append(
             DryRow(
@@ -94,7 +93,7 @@ def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -
                 units=group.units,
                 parameters=budget.share("parameters", half, 0),
                 multiply_adds=budget.share("multiply_adds", half, 0),
-                left_alone=left_alone(tried(module, group, example_input)),
+                left_alone=left_alone(group),
             )
         )
     return DryRun(tuple(rows), measure_cost(module, example_input))
@@ -156,19 +155,6 @@ def dry_run_heads(module: nn.Module, example_input: Example) -> DryRun:
             )
         )
     return DryRun(tuple(rows), cost, "heads")
-
-
-def tried(module: nn.Module, group: ChannelGroup, example_input: Example) -> ChannelGroup:
-    """The group, refused when cutting its first free unit from a copy breaks the network."""
-    free = group.prunable.nonzero().flatten()
-    if not len(free) or group.units < 2:
-        return group
-    try:
-        attempt(module, group.removed_channels(torch.arange(group.units) == free[0]), example_input)
-    except DisproofError as error:
-        layer = error.layer or group.name
-        return replace(group, refusal=(layer, error.kind, error.reason))
-    return group
 
 
 def _names(names: Sequence[str], limit: int = 3) -> str:

@@ -136,7 +136,7 @@ class _Sizes:
         if layer is not None and not reason and element.channel >= self.of(element):
             reason = (
                 f"its {self.of(element)} channels are coupled to more than that, through an operation on channels "
-                "such as padding or shuffling (padded shortcuts: see sparsense.networks.shortcuts)"
+                "such as padding, shuffling or a cut into heads (padded shortcuts: see sparsense.networks.shortcuts)"
             )
         return (element.layer, type(layer).__name__, reason) if reason else None
 

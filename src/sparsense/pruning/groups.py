@@ -20,6 +20,10 @@ class Side(NamedTuple):
     side: Literal["in", "out"]
 
 
+Refusal = tuple[str, str, str]
+"""Layer, type and reason."""
+
+
 @dataclass(frozen=True)
 class ChannelGroup:
     """Layers whose channels are coupled, and the units in which these channels can be removed.
@@ -40,7 +44,7 @@ class ChannelGroup:
     units: int
     unit_of: Mapping[Side, Tensor]
     protected: tuple[str, ...]
-    refusal: tuple[str, str, str] | None = None
+    refusal: Refusal | None = None
 
     @property
     def name(self) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sparsense.pruning.axes import STATISTICS_OVER_CHANNELS, Axis, along, axes_of, resize, tensor_of
 from sparsense.pruning.groups import Removal, Side
@@ -41,7 +40,8 @@ def mask_(module: nn.Module, removal: Removal) -> None:
         tensor.index_fill_(axis.dim, gone, 0)
     for side, gone in removal.items():
         if norms_over_channels(module, side.layer):
-            owner_of(module, side.layer).register_forward_hook(_norm_of_the_kept(~gone))
+            norm = owner_of(module, side.layer)
+            norm.register_forward_hook(_norm_of_the_kept(norm, gone))
 
 
 def norms_over_channels(module: nn.Module, name: str) -> bool:
@@ -113,23 +113,24 @@ def _keep_scale(attention: nn.MultiheadAttention, width: int) -> None:
         attention.in_proj_bias[:width] *= factor
 
 
-def _norm_of_the_kept(keep: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    kept = keep.nonzero().flatten()
+def _norm_of_the_kept(norm: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A hook after which a norm has counted the kept channels alone, and gives zero for the others."""
+    smaller, kept = deepcopy(norm), (~gone).nonzero().flatten()
+    cut_(smaller, {Side("", "out"): gone})
 
     def hook(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        axis = 1 if isinstance(norm, nn.GroupNorm) else inputs[0].ndim - 1
-        part = _normalised(norm, inputs[0].index_select(axis, kept), kept)
+        axis = _channel_axis(norm, inputs[0])
+        part = smaller.to(inputs[0].dtype).forward(inputs[0].index_select(axis, kept))
         return torch.zeros_like(output).index_copy(axis, kept, part)
 
     return hook
 
 
-def _normalised(norm: nn.Module, x: Tensor, kept: Tensor) -> Tensor:
-    weight: Any = None if norm.weight is None else norm.weight[kept]  # type: ignore[index]
-    bias: Any = None if getattr(norm, "bias", None) is None else norm.bias[kept]  # type: ignore[index]
-    if isinstance(norm, nn.GroupNorm):
-        return functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)
-    if isinstance(norm, nn.RMSNorm):
-        return functional.rms_norm(x, [len(kept)], weight, norm.eps)
-    assert isinstance(norm, nn.LayerNorm)
-    return functional.layer_norm(x, [len(kept)], weight, bias, norm.eps)
+def _channel_axis(norm: nn.Module, x: Tensor) -> int:
+    """The axis that a norm's channels lie along: a layer norm of somebody else's may count those of images."""
+    if isinstance(norm, nn.GroupNorm) or x.ndim < 3:
+        return 1
+    probe = torch.zeros_like(x)
+    probe[(0,) * x.ndim] = 1
+    moved = (norm.forward(probe) != norm.forward(torch.zeros_like(x)))[0].nonzero().amax(0)
+    return 1 if int(moved[0]) > 0 else x.ndim - 1
