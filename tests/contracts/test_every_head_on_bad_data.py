@@ -120,19 +120,14 @@ def learns_from_rows(name: str) -> bool:
     return HEADS[name].fit is not Head.fit
 
 
-GROWS = {
-    "fusion": "members are fitted again and again on parts of it",
-    "gram": "ranges are learnt on one half and tried on the other",
-    "openmax": "tails need all distances of a class",
-    "temperature_scaling": "the likelihood is evaluated at many temperatures",
-}
-
-
 @pytest.mark.parametrize("name", [name for name in LEARNING_HEADS if learns_from_rows(name)])
 def test_memory_does_not_grow_with_the_fitting_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peak memory of fitting on four times as many batches; banks and samples are kept small."""
+    """Peak memory of fitting on four times as many batches; banks and samples are kept small, spools go to the disk."""
     head, rows, labels = observations(name)
-    monkeypatch.setattr(f"{type(head).__module__}.ROWS", 100, raising=False)
+    for module in {type(head).__module__, "sparsense.heads.gaussian_head"}:
+        monkeypatch.setattr(f"{module}.ROWS", 100, raising=False)
+    for limit in ("IN_MEMORY", "BLOCK"):
+        monkeypatch.setattr(f"sparsense.heads.spool.{limit}", 2**14)
     if hasattr(head, "bank"):
         head.bank = 100  # type: ignore[attr-defined]
 
@@ -149,5 +144,6 @@ def test_memory_does_not_grow_with_the_fitting_data(name: str, monkeypatch: pyte
 
     few, many = peak(30), peak(120)
     labels_alone = 90 * 120 * 8 * 3
-    grown = many - few > 0.5 * 90 * rows.nbytes + labels_alone
-    assert grown == (name in GROWS), f"{few:,} to {many:,} bytes for {90 * rows.nbytes:,} more of observations"
+    assert many - few < 0.5 * 90 * rows.nbytes + labels_alone, (
+        f"{few:,} to {many:,} bytes for {90 * rows.nbytes:,} more of observations"
+    )

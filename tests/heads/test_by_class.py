@@ -10,8 +10,8 @@ from sparsense.data.dataset import Dataset
 from sparsense.detector import fit_head
 from sparsense.graph import Builder, Session
 from sparsense.heads import HEADS
-from sparsense.heads.gram import _row_sums
 from sparsense.heads.noise import noise_like
+from sparsense.heads.row_sums import row_sums
 from tiny_classifier import CLASSES, tiny_data, tiny_graph, tiny_network
 
 
@@ -19,17 +19,18 @@ def scored(name: str, data: Dataset, **options: object):
     return fit_head(tiny_graph(), HEADS[name](**options), data, preprocessing=tiny_network().preprocessing)
 
 
-@pytest.mark.parametrize("power", [1, 2, 3, 5])
-def test_row_sums_are_those_of_the_gram_matrix(power: int) -> None:
-    z = np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32)
-    graph = ir.Graph(
-        [ir.val("z", ir.DataType.FLOAT, ["N", 3, 5, 6])], [], nodes=[], opset_imports={"": 20}, name="gram"
-    )
-    value = _row_sums(Builder(graph), graph.inputs[0], power)
-    (found,) = Session(ir.Model(graph, ir_version=10), [value])(z)
-    flat = z.reshape(4, 3, 30).astype(float)
-    sums = np.array([(row**power @ (row**power).T).sum(1) for row in flat])
-    np.testing.assert_allclose(found, np.sign(sums) * np.abs(sums) ** (1 / power), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("powers", [(1,), (2,), (3,), (1, 2, 3, 4, 5), (4, 1)])
+def test_row_sums_are_those_of_the_gram_matrix(powers: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    maps = [random.standard_normal(shape).astype(np.float32) for shape in [(4, 3, 5, 6), (4, 2, 7), (4, 5)]]
+    given = [ir.val(f"z{i}", ir.DataType.FLOAT, ["N", *z.shape[1:]]) for i, z in enumerate(maps)]
+    graph = ir.Graph(given, [], nodes=[], opset_imports={"": 20}, name="gram")
+    values = row_sums(Builder(graph), given, powers)
+    found = Session(ir.Model(graph, ir_version=10), values)({f"z{i}": z for i, z in enumerate(maps)})
+    for power, columns in zip(powers, found, strict=True):
+        rows = [z.reshape(4, z.shape[1], -1).astype(float) ** power for z in maps]
+        sums = np.concatenate([(z @ z.transpose(0, 2, 1)).sum(2) for z in rows], axis=1)
+        np.testing.assert_allclose(columns, np.sign(sums) * np.abs(sums) ** (1 / power), rtol=1e-4, atol=1e-4)
 
 
 def test_an_input_from_the_fitting_data_never_leaves_its_ranges() -> None:

@@ -16,8 +16,9 @@ from sparsense.detector import Scored, fit_head
 from sparsense.graph import Builder, Session
 from sparsense.heads import HEADS
 from sparsense.heads.cauchy import cauchy
-from sparsense.heads.fusion import _held_out_scores
+from sparsense.heads.fusion import held_out_scores
 from sparsense.heads.neighbours import unit_rows
+from sparsense.heads.spool import spooled
 from sparsense.heads.surprise import SHARES, surprise_knots, surprise_of
 from sparsense.oracles import oracle_scores
 from tiny_classifier import tiny_data, tiny_graph, tiny_network
@@ -136,7 +137,8 @@ def test_held_out_scores_are_not_those_of_the_fitted_rows() -> None:
     rows = unit_rows(np.random.default_rng(0).standard_normal((60, 5))).astype(np.float32)
     head = HEADS["knn"](k=1)
     part = np.arange(60) % 3
-    found = _held_out_scores(head, rows, None, part)
+    with spooled([rows]) as spool:
+        found = held_out_scores(head, spool, slice(None), None, part)
     assert found.min() > 1e-4  # its own row would be at distance 0
     assert len(head.state()["rows"]) == 60  # fitted on everything at the end
 

@@ -93,8 +93,10 @@ def labelled(
     start = 0
     for batch in batches:
         rows = finite(batch)
-        yield rows, np.asarray(labels[start : start + len(rows)], np.int64)
+        own = np.asarray(labels[start : start + len(rows)], np.int64)
         start += len(rows)
+        if len(own) == len(rows):  # else too few, which the end of the batches tells
+            yield rows, own
     if start != len(labels):
         raise InputError(
             f"fitting class statistics: expected a label for each of {start} observations, found {len(labels)}"

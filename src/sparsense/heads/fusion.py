@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Self
 
 import numpy as np
@@ -14,13 +15,13 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.cauchy import cauchy
 from sparsense.heads.checks import at_least, one_of
-from sparsense.heads.classes import finite
 from sparsense.heads.contributions import Contributions
-from sparsense.heads.evaluate import score_observations
+from sparsense.heads.evaluate import score_blocks
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.members import Member, checked_members, common_task, described, made
 from sparsense.heads.sensitivity import concatenated
+from sparsense.heads.spool import Spool, spooled
 from sparsense.heads.surprise import surprise_knots, surprise_of
 
 METHODS = ("fisher", "harmonic", "cauchy", "z")
@@ -81,23 +82,25 @@ class Fusion(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Score held-out parts, learn how surprising each score is, then fit the members on everything."""
-        rows = np.concatenate([finite(batch).astype(np.float32) for batch in observations])
-        if len(rows) < (needed := 2 * self.folds):
-            raise CalibrationError(
-                f"fitting head {self.name!r}: expected at least {needed} inputs, 2 in each of {self.folds} folds, "
-                f"found {len(rows)}",
-                needed=needed,
-            )
-        part, ends = parts(rows, self.folds), np.cumsum([0, *self._widths])
-        knots, slopes, scales = [], [], []
-        for head, start, end in zip(self._heads, ends[:-1], ends[1:], strict=True):
-            held_out = _held_out_scores(head, rows[:, start:end], labels, part)
-            found = surprise_knots(held_out)
-            knots.append(found[0])
-            slopes.append(found[1])
-            scales.append((held_out.mean(), max(held_out.std(), 1e-12)))
-        self.knots_, self.slopes_, self.scales_ = np.array(knots), np.array(slopes), np.array(scales)
+        with spooled(observations) as spool:
+            if len(spool) < (needed := 2 * self.folds):
+                raise CalibrationError(
+                    f"fitting head {self.name!r}: expected at least {needed} inputs, 2 in each of {self.folds} folds, "
+                    f"found {len(spool)}",
+                    needed=needed,
+                )
+            part = parts(spool.means, self.folds)
+            held_out = [
+                held_out_scores(head, spool, columns, labels, part)
+                for head, columns in zip(self._heads, self._columns(), strict=True)
+            ]
+        self.knots_, self.slopes_ = map(np.array, zip(*map(surprise_knots, held_out), strict=True))
+        self.scales_ = np.array([(scores.mean(), max(scores.std(), 1e-12)) for scores in held_out])
         return self
+
+    def _columns(self) -> list[slice]:
+        """Where each member's observations are."""
+        return [slice(start, end) for start, end in pairwise([0, *accumulate(self._widths)])]
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Score, scale and combine."""
@@ -114,15 +117,15 @@ class Fusion(Head):
     def _evidence(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Every member's surprise or standardised score, [N, M]."""
         knots, slopes, scales = self.learnt("knots"), self.learnt("slopes"), self.learnt("scales")
-        columns, start = [], 0
-        for index, (head, width) in enumerate(zip(self._heads, self._widths, strict=True)):
-            score = op.Unsqueeze(head.score(op, op.Slice(observed, [start], [start + width], [1])), [1])
+        columns = []
+        observations = op.call("Split", observed, self._widths, axis=1, outputs=len(self._widths))
+        for index, (head, own) in enumerate(zip(self._heads, observations, strict=True)):
+            score = op.Unsqueeze(head.score(op, own), [1])
             if self.method == "z":
                 mean, spread = (float(number) for number in scales[index])
                 columns.append(op.Mul(op.Sub(score, mean), 1 / spread))
             else:
                 columns.append(surprise_of(op, score, knots[index], slopes[index]))
-            start += width
         return concatenated(op, columns)
 
     def _combined(self, op: Builder, evidence: ir.Value) -> ir.Value:
@@ -140,14 +143,14 @@ class Fusion(Head):
         return super().state() | own
 
 
-def _held_out_scores(head: Head, rows: Array, labels: Array | None, part: Array) -> Array:
+def held_out_scores(head: Head, spool: Spool, columns: slice, labels: Array | None, part: Array) -> Array:
     """Every row's score by a head that was fitted without its part; at the end the head is fitted on all rows."""
     if not head.learns:
-        return score_observations(head, rows)
-    scores = np.empty(len(rows))
+        return score_blocks(head, spool.blocks(None, columns))
+    scores = np.empty(len(spool))
     for fold in range(part.max() + 1):
         kept = part != fold
-        head.fit([rows[kept]], None if labels is None else labels[kept])
-        scores[~kept] = score_observations(head, rows[~kept])
-    head.fit([rows], labels)
+        head.fit(spool.blocks(kept, columns), None if labels is None else labels[kept])
+        scores[~kept] = score_blocks(head, spool.blocks(~kept, columns))
+    head.fit(spool.blocks(None, columns), labels)
     return scores

@@ -51,12 +51,17 @@ def whitening(mean: Matrix, covariance: Matrix, *, shrinkage: float) -> Matrix:
     The covariance is taken of standardised observations and mixed with the identity, (1 - shrinkage) C + shrinkage I,
     so that a constant or collinear feature cannot make it singular.
     """
-    spread = np.sqrt(np.maximum(np.diag(covariance), 0))
-    spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean)), spread, 1.0)
-    correlation = (1 - shrinkage) * covariance / np.outer(spread, spread) + shrinkage * np.eye(len(mean))
-    values, vectors = np.linalg.eigh(correlation)
+    spread, correlation = standardised(mean, covariance)
+    values, vectors = np.linalg.eigh((1 - shrinkage) * correlation + shrinkage * np.eye(len(mean)))
     floor = max(float(values[-1]), 1.0) * len(mean) * np.finfo(np.float32).eps  # features that never vary give 0
     return np.asarray((vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T / spread)
+
+
+def standardised(mean: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
+    """Standard deviations [D], 1 where a feature never varies, and the covariance of what was divided by them."""
+    spread = np.sqrt(np.maximum(np.diag(covariance), 0))
+    spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean)), spread, 1.0)
+    return spread, covariance / np.outer(spread, spread)
 
 
 def moments(batches: Iterable[NDArray[Any]]) -> tuple[Matrix, Matrix]:

@@ -19,18 +19,24 @@ from sparsense.heads.contributions import Contributions, names_of, per_group
 from sparsense.heads.gaussian import whitening
 from sparsense.heads.head import Array, Head
 from sparsense.heads.loss import predicted_class
+from sparsense.heads.sample import Sample
+from sparsense.heads.shrinkage import likeliest_shrinkage
+
+ROWS = 4000  # more do not move the choice of the shrinkage
 
 
 class GaussianHead(Head):
     """score = (v - mu)^T C^-1 (v - mu), mu of the predicted class or of all; a subclass says what v is.
 
     With `by_class` the covariance is that within classes. A class that was never predicted has the mean of all.
+    Without a given shrinkage it is the one under which held-out fitting data are likeliest.
     """
 
     layers: Sequence[str] | int | None = None
 
-    def __init__(self, *, shrinkage: float, by_class: bool) -> None:
-        self.shrinkage, self.by_class = within("shrinkage", shrinkage, 0, 1), flag("by_class", by_class)
+    def __init__(self, *, shrinkage: float | None, by_class: bool) -> None:
+        self.shrinkage = None if shrinkage is None else within("shrinkage", shrinkage, 0, 1)
+        self.by_class = flag("by_class", by_class)
         self._classes = 0
 
     @abstractmethod
@@ -47,10 +53,14 @@ class GaussianHead(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn what is usual and how it varies, in one pass."""
-        found = ClassMoments.of(self._parts(batch) for batch in observations)
+        keeper = Sample(ROWS)
+        batches = observations if self.shrinkage is not None else keeper.watch(observations)
+        found = ClassMoments.of(self._parts(batch) for batch in batches)
         self.means_ = np.tile(found.mean, (max(self._classes, 1), 1))
         self.means_[found.classes] = found.means
-        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
+        chosen = likeliest_shrinkage(*self._parts(keeper.rows())) if self.shrinkage is None else self.shrinkage
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=chosen)
+        self.shrinkage_ = np.asarray(chosen)
         return self
 
     def _parts(self, batch: Array) -> tuple[Array, Array]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff import weighted_layers
-from sparsense.autodiff.shapes import dims, rank
+from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
-from sparsense.heads.classes import finite
-from sparsense.heads.contributions import Contributions, names_of, per_group
+from sparsense.heads.contributions import Contributions, names_of
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, register
-from sparsense.heads.loss import predicted_class
+from sparsense.heads.row_sums import row_sums
 from sparsense.heads.sensitivity import concatenated
+from sparsense.heads.spool import spooled
 
 LEAST = 1e-6  # of a range's end, which the deviation is divided by
 
@@ -50,41 +50,57 @@ class GramMatrices(Head):
         orders = powers if isinstance(powers, Sequence) else [powers]
         self.powers = tuple(at_least("powers", order, 1) for order in orders)
         self.layers = layers
-        self._widths: list[int] = []
+        self._channels: list[int] = []
+        self._classes = 0
 
     def observe(self, network: ForwardGraph) -> ir.Value:
-        """Row sums of all Gram matrices, then the logits: [N, layers * powers * channels + K]."""
+        """Row sums of all Gram matrices, power by power and layer by layer, then the logits: [N, D + K]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
-        columns = [_row_sums(op, layer.output, power) for layer in layers for power in self.powers]
-        per_layer = [dims(layer.output)[1] * len(self.powers) for layer in layers]
-        self._widths = [*per_layer, dims(network.output)[1]]
-        return concatenated(op, [*columns, network.output])
+        self._channels, self._classes = [dims(layer.output)[1] for layer in layers], dims(network.output)[1]
+        return concatenated(op, [*row_sums(op, [layer.output for layer in layers], self.powers), network.output])
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the ranges, and how far held-out inputs leave them layer by layer."""
-        rows = np.concatenate([finite(batch).astype(np.float32) for batch in observations])
-        if len(rows) < 2:
-            raise CalibrationError(
-                f"fitting head {self.name!r}: expected at least 2 inputs, found {len(rows)}", needed=2
-            )
-        sums, classes = rows[:, : -self._widths[-1]].astype(np.float64), rows[:, -self._widths[-1] :].argmax(1)
-        half, total = parts(rows, 2), np.zeros(sums.shape[1])
-        for this in (0, 1):
-            low, high = self._ranges(sums[half != this], classes[half != this])
-            held_out = classes[half == this]
-            total += _deviations(sums[half == this], low[held_out], high[held_out]).sum(0)
-        starts = np.cumsum([0, *self._widths[:-2]])
-        expected = np.add.reduceat(total, starts) / len(rows)
-        self.weights_ = np.repeat(1 / np.maximum(expected, LEAST), self._widths[:-1])
-        self.lowest_, self.highest_ = self._ranges(sums, classes)
+        with spooled(observations) as spool:
+            if len(spool) < 2:
+                raise CalibrationError(
+                    f"fitting head {self.name!r}: expected at least 2 inputs, found {len(spool)}", needed=2
+                )
+            half, total = parts(spool.means, 2), np.zeros(sum(self._widths))
+            for this in (0, 1):
+                ranges = self._ranges(spool.blocks(half != this))
+                total += sum(_deviations(*seen, *ranges) for seen in self._split(spool.blocks(half == this)))
+            expected = self._per_layer(total / len(spool))
+            self.lowest_, self.highest_ = self._ranges(spool.blocks())
+        per_channel = np.repeat(1 / np.maximum(expected, LEAST), self._channels)
+        self.weights_ = np.tile(per_channel, len(self.powers))
         return self
 
-    def _ranges(self, sums: Array, classes: Array) -> tuple[Array, Array]:
+    @property
+    def _widths(self) -> list[int]:
+        """Channels of every layer, again for every power: how the row sums are laid out."""
+        return self._channels * len(self.powers)
+
+    def _per_layer(self, sums: Array) -> Array:
+        """Of all powers and channels of each layer the sum, [D] -> [L]."""
+        per_part = np.add.reduceat(sums, np.cumsum([0, *self._widths[:-1]]))
+        return np.asarray(per_part.reshape(len(self.powers), -1).sum(0))
+
+    def _split(self, blocks: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
+        """Row sums and predicted classes."""
+        for rows in blocks:
+            yield rows[:, : -self._classes].astype(np.float64), rows[:, -self._classes :].argmax(1)
+
+    def _ranges(self, blocks: Iterable[Array]) -> tuple[Array, Array]:
         """Smallest and largest sum for each predicted class, [K, D]; a class never predicted has those of all."""
-        low, high = (np.tile(end, (self._widths[-1], 1)) for end in (sums.min(0), sums.max(0)))
-        for label in np.unique(classes):
-            low[label], high[label] = sums[classes == label].min(0), sums[classes == label].max(0)
-        return low, high
+        low = np.full((self._classes, sum(self._widths)), np.inf)
+        high = -low
+        for sums, classes in self._split(blocks):
+            for label in np.unique(classes):
+                chosen = sums[classes == label]
+                low[label] = np.minimum(low[label], chosen.min(0))
+                high[label] = np.maximum(high[label], chosen.max(0))
+        return np.where(np.isfinite(low), low, low.min(0)), np.where(np.isfinite(high), high, high.max(0))
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Deviations from the ranges of the predicted class, summed and divided by its probability."""
@@ -93,39 +109,32 @@ class GramMatrices(Head):
     def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
         """What every layer adds."""
         layers = weighted_layers(network, layers=self.layers)
-        value = per_group(network.op, self._deviation(network.op, observed), self._widths[:-1])
+        members = np.tile(np.repeat(np.eye(len(layers)), self._channels, axis=0), (len(self.powers), 1))
+        value = network.op.MatMul(self._deviation(network.op, observed), members.astype(np.float32))
         return Contributions("layers", names_of(layers), value)
 
     def _deviation(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """Weighted deviation of every row sum, over the predicted class's probability: [N, layers * powers * C]."""
-        low, high = self.learnt("lowest").astype(np.float32), self.learnt("highest").astype(np.float32)
-        width = low.shape[1]
-        sums = op.Slice(observed, [0], [width], [1])
-        logits = op.Slice(observed, [width], [width + len(low)], [1])
-        chosen = predicted_class(op, logits)
-        below = op.Max(op.Sub(op.MatMul(chosen, low), sums), 0.0)
-        above = op.Max(op.Sub(sums, op.MatMul(chosen, high)), 0.0)
-        weights = self.learnt("weights").astype(np.float32)
-        low_ends, high_ends = (weights / np.maximum(np.abs(end), LEAST) for end in (low, high))
-        parts = op.Add(
-            op.Mul(below, op.MatMul(chosen, low_ends.astype(np.float32))),
-            op.Mul(above, op.MatMul(chosen, high_ends.astype(np.float32))),
+        """Weighted deviation of every row sum, over the predicted class's probability: [N, powers * channels]."""
+        low, high, weights = (self.learnt(name) for name in ("lowest", "highest", "weights"))
+        sums, logits = op.call("Split", observed, [low.shape[1], len(low)], axis=1, outputs=2)
+        predicted = op.ArgMax(logits, axis=1, keepdims=0)
+        below = op.Sub(_of_class(op, low, predicted), sums)
+        above = op.Sub(sums, _of_class(op, high, predicted))
+        below, above = (
+            op.Mul(away, _of_class(op, weights / np.maximum(np.abs(end), LEAST), predicted))
+            for away, end in ((below, low), (above, high))
         )
-        return op.Div(parts, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
+        outside = op.Max(below, above, 0.0)  # at most one of the two is positive
+        return op.Div(outside, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
 
 
-def _row_sums(op: Builder, value: ir.Value, power: int) -> ir.Value:
-    """Signed root of sum_j sum_positions z_i^p z_j^p, [N, C], without the matrix itself."""
-    raised = value
-    for _ in range(power - 1):
-        raised = op.Mul(raised, value)
-    between = list(range(2, rank(value)))
-    product = op.Mul(raised, op.ReduceSum(raised, [1], keepdims=1))
-    total = op.ReduceSum(product, between, keepdims=0) if between else product
-    return total if power == 1 else op.Mul(op.Sign(total), op.Pow(op.Abs(total), 1 / power))
+def _of_class(op: Builder, table: Array, predicted: ir.Value) -> ir.Value:
+    return op.Gather(table.astype(np.float32), predicted, axis=0)
 
 
-def _deviations(sums: Array, low: Array, high: Array) -> Array:
+def _deviations(sums: Array, classes: Array, low: Array, high: Array) -> Array:
+    """How far sums [n, D] leave the ranges of their classes, summed over the inputs: [D]."""
+    low, high = low[classes], high[classes]
     below = np.maximum(low - sums, 0) / np.maximum(np.abs(low), LEAST)
     above = np.maximum(sums - high, 0) / np.maximum(np.abs(high), LEAST)
-    return np.asarray(below + above)
+    return np.asarray((below + above).sum(0))

@@ -8,16 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def parts(rows: NDArray[Any], count: int) -> NDArray[np.int64]:
+def parts(means: NDArray[Any], count: int) -> NDArray[np.int64]:
     """A part 0 .. count - 1 for each row, dealt out along the sorted means of the rows.
 
     Each part is then like the whole, and the same for any order in which the rows come.
 
+    Args:
+        means: Of every row, [n].
+        count: How many parts.
+
     Example:
-        >>> parts(np.array([[3.0], [1.0], [2.0], [0.0]]), 2)
+        >>> parts(np.array([3.0, 1.0, 2.0, 0.0]), 2)
         array([1, 1, 0, 0])
     """
-    order = np.argsort(rows.mean(1), kind="stable")
-    found = np.empty(len(rows), np.int64)
-    found[order] = np.arange(len(rows)) % count
+    order = np.argsort(means, kind="stable")
+    found = np.empty(len(means), np.int64)
+    found[order] = np.arange(len(means)) % count
     return found

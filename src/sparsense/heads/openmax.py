@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +15,10 @@ from sparsense.heads.checks import at_least
 from sparsense.heads.classes import labelled
 from sparsense.heads.head import Array, Head, register
 from sparsense.heads.logits import free_energy
+from sparsense.heads.spool import Spool, spooled
 from sparsense.heads.weibull import fit_tail
+
+LEAST = 3  # inputs of a class: a tail has a scale and a shape
 
 
 @register
@@ -48,20 +51,31 @@ class OpenMax(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn each class's mean and tail from correctly classified inputs."""
-        rows, truth = (np.concatenate(part) for part in zip(*labelled(observations, labels), strict=True))
-        means, tails = [], []
-        for label in range(rows.shape[1]):
-            correct = rows[(truth == label) & (rows.argmax(1) == label)]
-            if len(correct) < 3:
+        with spooled(observations) as spool:
+            means, counts = self._means(spool, labels)
+            if counts.min() < LEAST:
                 raise CalibrationError(
-                    f"fitting head {self.name!r}: expected at least 3 correctly classified inputs of every class, "
-                    f"found {len(correct)} of class {label}; give more",
-                    needed=3,
+                    f"fitting head {self.name!r}: expected at least {LEAST} correctly classified inputs of every "
+                    f"class, found {counts.min()} of class {counts.argmin()}; give more",
+                    needed=LEAST,
                 )
-            means.append(correct.mean(0))
-            tails.append(fit_tail(np.linalg.norm(correct - means[-1], axis=1), self.tail))
-        self.means_, self.tails_ = np.stack(means), np.array(tails)
+            largest = [np.empty(0) for _ in means]
+            for rows, truth in _correct(spool, labels):
+                distances = np.linalg.norm(rows - means[truth], axis=1)
+                for label in np.unique(truth):
+                    seen = np.append(largest[label], distances[truth == label])
+                    largest[label] = np.sort(seen)[-self.tail :]
+        self.means_, self.tails_ = means, np.array([fit_tail(distances, self.tail) for distances in largest])
         return self
+
+    def _means(self, spool: Spool, labels: Array | None) -> tuple[Array, Array]:
+        """Mean logits of the correctly classified inputs of each class, [K, K], and their number."""
+        sums: Any = 0.0
+        counts: Any = 0
+        for rows, truth in _correct(spool, labels):
+            member = truth[:, None] == np.arange(rows.shape[1])
+            sums, counts = sums + member.T.astype(np.float64) @ rows, counts + member.sum(0)
+        return np.asarray(sums / np.maximum(counts, 1)[:, None]), np.asarray(counts)
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """What the unknown class gets against what the others keep."""
@@ -84,3 +98,10 @@ class OpenMax(Head):
         distance = op.Sqrt(op.ReduceSum(op.Mul(offset, offset), [2], keepdims=0))
         reach = op.Div(op.Max(op.Sub(distance, location), 0.0), scale)
         return op.Sub(1.0, op.Exp(op.Neg(op.Pow(reach, shape))))
+
+
+def _correct(spool: Spool, labels: Array | None) -> Iterator[tuple[Array, Array]]:
+    """Logits and labels of the inputs that were classified correctly."""
+    for rows, truth in labelled(spool.blocks(), labels):
+        right = rows.argmax(1) == truth
+        yield rows[right], truth[right]

@@ -27,7 +27,8 @@ class SensitivityProfile(GaussianHead):
         p: Orders of the norms, each >= 1 or inf.
         structure: `weight`, or `channel` for the elasticities of output gates (cheaper).
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
-        shrinkage: Share of the identity in the correlation matrix, in [0, 1].
+        shrinkage: Share of the identity in the correlation matrix, in [0, 1]; None: whichever makes held-out fitting
+            data likeliest.
         by_class: False compares with the mean of all classes. Held-out in-distribution profiles are likelier with True.
     """
 
@@ -40,7 +41,7 @@ class SensitivityProfile(GaussianHead):
         p: float | Sequence[float] = (1.0, 2.0, 5.0),
         structure: str = "weight",
         layers: Sequence[str] | int | None = None,
-        shrinkage: float = 1e-2,
+        shrinkage: float | None = None,
         by_class: bool = True,
     ) -> None:
         super().__init__(shrinkage=shrinkage, by_class=by_class)

@@ -13,8 +13,10 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.classes import labelled
 from sparsense.heads.head import Array, Head, register
 from sparsense.heads.logits import other_classes, softmax
+from sparsense.heads.sample import sample
 
 BOUNDS = (1e-3, 1e3)  # of 1 / T; labels that a network predicts without a fault would drive it to infinity
+ROWS = 20_000  # more do not move a temperature
 
 
 @register
@@ -38,8 +40,8 @@ class TemperatureScaling(Head):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn T: the likelihood is convex in 1 / T, so its slope is bisected."""
-        batches = list(labelled(observations, labels))
-        logits, truth = (np.concatenate(part) for part in zip(*batches, strict=True))
+        rows = sample((np.column_stack(part) for part in labelled(observations, labels)), ROWS)
+        logits, truth = rows[:, :-1], rows[:, -1].astype(np.int64)
         logits = logits - logits[np.arange(len(logits)), truth][:, None]
         low, high = np.log(BOUNDS)
         for _ in range(60):

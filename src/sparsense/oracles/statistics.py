@@ -49,7 +49,7 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
             seen[found].numpy().reshape(len(scale), -1) * scale[:, None] + offset[:, None]
             for found, (scale, offset) in zip(modules, shift, strict=True)
         ]
-        sums = np.concatenate([_row_sums(z, power) for z in maps for power in head.powers])
+        sums = np.concatenate([_row_sums(z, power) for power in head.powers for z in maps])
         label = int(p.argmax())
         low, high = state["lowest"][label], state["highest"][label]
         below = np.maximum(low - sums, 0) / np.maximum(np.abs(low), 1e-6)
