@@ -57,7 +57,7 @@ def main() -> None:
     network, splits = load(options)
     root = {"data_root": options.data_root} if options.data_root else {}
     outliers = SOURCES[options.outliers]("auxiliary" if options.outliers == "tiny_imagenet" else "test", **root)
-    anomalies = {name: SOURCES[name]("test", **root).subset(options.anomalous) for name in options.anomalies}
+    anomalies = {name: SOURCES[name]("test", **root).subset(options.scored) for name in options.anomalies}
     refuse_test_images({"train": splits["train"], "outliers": outliers}, {"test": splits["test"], **anomalies})
     samples = Samples(splits["train"], outliers)
     rows = []
@@ -77,7 +77,9 @@ def arguments() -> argparse.Namespace:
     options_of(parser)
     parser.add_argument("--anomalies", nargs="+", default=["letters", "inverted_digits", "noisy_digits"])
     parser.add_argument("--outliers", default="photo_patches", help="what outlier exposure learns from")
-    parser.add_argument("--anomalous", type=int, default=500, help="images of each anomalous set")
+    parser.add_argument(
+        "--scored", type=int, default=300, help="images of each set that heads score, test twice as many"
+    )
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95])
     parser.add_argument("--heads", nargs="+", default=["msp", "energy", "sensnorm"])
@@ -147,10 +149,11 @@ def measured(
     """Accuracy, and of every head and set the AUROC with the ends of its interval."""
     graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
     fitting = splits["train"].subset(options.samples, seed=0)
+    test = splits["test"].subset(2 * options.scored)
     found: Found = {"accuracy": accuracy(network, splits["test"])}
     for name in options.heads:
         scored = fit_head(graph, HEADS[name](), fitting, preprocessing=network.preprocessing)
-        usual = scored.scores(splits["test"].inputs)
+        usual = scored.scores(test.inputs)
         for key, data in anomalies.items():
             found[f"{name} {key}"] = estimate(usual, scored.scores(data.inputs), metrics=("auroc",))["auroc"]
     return found
@@ -159,8 +162,9 @@ def measured(
 def header(options: argparse.Namespace, test: Dataset) -> str:
     columns = ["sparsity", "mask", "accuracy", *(f"{h} {a}" for h in options.heads for a in options.anomalies), "CPU s"]
     told = (
-        f"{options.network}: {len(test)} test images, {options.anomalous} of each anomalous set; searches from "
-        f"{options.init} over {options.images} images, {options.epochs} epochs, seeds {options.seeds}"
+        f"{options.network}: {len(test)} test images for accuracies, {2 * options.scored} of them and {options.scored} of "
+        f"each anomalous set for AUROCs; searches from {options.init} over {options.images} images, "
+        f"{options.epochs} epochs, seeds {options.seeds}"
     )
     return f"{told}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 

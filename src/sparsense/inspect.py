@@ -76,7 +76,7 @@ def inspect_file(path: str | Path) -> Inspection:
 
 
 def _describe(model: onnx.ModelProto, path: Path) -> Inspection:
-    given = {tensor.name for tensor in model.graph.initializer}
+    given = {name for name, _, _ in _constants(model)}
     return Inspection(
         path=path,
         size=path.stat().st_size,
@@ -103,7 +103,7 @@ def layer_costs(path: str | Path) -> list[LayerCost]:
 
 
 def _layer_costs(model: onnx.ModelProto) -> list[LayerCost]:
-    shapes, weights = _infer_shapes(model), _weights(model)
+    weights, shapes = _weights(model), _infer_shapes(model)
     return [
         LayerCost(
             name=node.name or node.output[0],
@@ -145,8 +145,14 @@ def _sizes(tensor: onnx.TypeProto.Tensor) -> Shape:
 def _weights(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of the learnt tensors: floating point, more than one number."""
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-    found = {t.name: tuple(t.dims) for t in model.graph.initializer if t.data_type in floats}
-    return {name: dims for name, dims in found.items() if math.prod(dims) > 1}
+    return {name: dims for name, kind, dims in _constants(model) if kind in floats and math.prod(dims) > 1}
+
+
+def _constants(model: onnx.ModelProto) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Name, type and shape of all stored tensors, those that are stored sparse included."""
+    graph = model.graph
+    dense = [(tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer]
+    return dense + [(s.values.name, s.values.data_type, tuple(s.dims)) for s in graph.sparse_initializer]
 
 
 def _card(model: onnx.ModelProto) -> dict[str, Any] | None:
@@ -165,8 +171,12 @@ def _infer_shapes(model: onnx.ModelProto) -> Shapes:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
+    shapes: dict[str, Shape] = {name: dims for name, _, dims in _constants(model)}
+    for entry in model.graph.sparse_initializer:  # onnx takes them for another kind of value: told like inputs
+        value = onnx.helper.make_tensor_value_info(entry.values.name, entry.values.data_type, list(entry.dims))
+        model.graph.input.append(value)
+    del model.graph.sparse_initializer[:]
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph  # leaves out what contradicts itself
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     values: Iterable[onnx.ValueInfoProto] = (*inferred.value_info, *inferred.input, *inferred.output)
     return shapes | {value.name: _sizes(value.type.tensor_type) for value in values}
 

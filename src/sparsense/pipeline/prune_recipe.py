@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
@@ -52,7 +49,8 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         record.save(folder / "sensitivities.safetensors")
         save_network(pruned.network, folder / "network.safetensors")
         variants = [make_variant("dense", network), make_variant("pruned", pruned.shipped)]
-        content, note = smaller_form(variants[1].forward, _some_inputs(network.input_shape), "network.onnx")
+        some = {"input": network.preprocessing.arrange(data.train.subset(3).inputs)}
+        content, note = smaller_form(variants[1].forward, some, "network.onnx")
         (folder / "network.onnx").write_bytes(content)
         card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
         card.model_copy(update={"notes": [*card.notes, *filter(None, [note])]}).save(folder / "card.json")
@@ -98,11 +96,6 @@ def preview_recipe(recipe: Recipe, *, data_root: str | None = None) -> DryRun:
     if section.structure == "head":
         return dry_run_heads(network.module, example)
     return dry_run(network.module, example, ignore=section.ignore)
-
-
-def _some_inputs(shape: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
-    """For a forward graph without preprocessing."""
-    return {"input": np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)}
 
 
 def _require_prune(recipe: Recipe) -> PruneSection:
