@@ -44,10 +44,10 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    print("| network | channels removed | variant | multiply-adds left | batch | times as fast [95 %] | same outputs |")
-    print("|---|---:|---|---:|---:|---|---|")
     for width in options.width:
-        rows += measured_rows(load(options.network, width), options, f"{options.network} {width or ''}".strip())
+        found = measured_rows(load(options.network, width), options, f"{options.network} {width or ''}".strip())
+        print(table(found, head=not rows), flush=True)
+        rows += found
     card = {"arguments": vars(options), "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
     if options.out:
         Path(options.out).write_text(json.dumps(card, indent=1, default=str))
@@ -94,8 +94,6 @@ def measured_rows(dense: Network, options: argparse.Namespace, name: str) -> lis
             left = measure_cost(module, example).multiply_adds / before
             rows.append({"network": name, "sparsity": sparsity, "variant": kind, "same_outputs": exact, "batch": batch,
                          "multiply_adds_left": left, **asdict(latency)})  # fmt: skip
-            if kind != "dense":
-                print(line(rows[-1], latency), flush=True)
     return rows
 
 
@@ -143,13 +141,27 @@ def exported(network: Network) -> bytes:
     return content
 
 
-def line(row: dict[str, Any], latency: Any) -> str:
-    low, high = (1 / ratio for ratio in reversed(latency.ratio_interval))
-    same = "yes" if row["same_outputs"] else "no"
-    return (
-        f"| {row['network']} | {row['sparsity']:.0%} | {row['variant']} | {row['multiply_adds_left']:.0%} | "
-        f"{row['batch']} | {1 / latency.ratio:.2f} [{low:.2f}, {high:.2f}] | {same} |"
-    )
+def table(rows: list[dict[str, Any]], *, head: bool) -> str:
+    """A line per network, sparsity and batch; times as fast as dense with the 95 % interval, share of multiply-adds."""
+    kinds = list(dict.fromkeys(row["variant"] for row in rows if row["variant"] != "dense"))
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in rows:
+        key = (row["network"], f"{row['sparsity']:.0%}", row["batch"])
+        lines.setdefault(key, {})[row["variant"]] = faster(row)
+    columns = ["network", "channels removed", "batch", *(f"{kind} ({same(rows, kind)})" for kind in kinds)]
+    found = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"] if head else []
+    found += [f"| {' | '.join(map(str, key))} | {' | '.join(cells.get(kind, '') for kind in kinds)} |"
+              for key, cells in lines.items() if any(kind in cells for kind in kinds)]  # fmt: skip
+    return "\n".join(found)
+
+
+def same(rows: list[dict[str, Any]], kind: str) -> str:
+    return "same outputs" if any(row["same_outputs"] for row in rows if row["variant"] == kind) else "others"
+
+
+def faster(row: dict[str, Any]) -> str:
+    low, high = (1 / ratio for ratio in reversed(row["ratio_interval"]))
+    return f"{1 / row['ratio']:.2f} [{low:.2f}, {high:.2f}] {row['multiply_adds_left']:.0%}"
 
 
 if __name__ == "__main__":
