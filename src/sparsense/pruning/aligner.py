@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -16,11 +15,12 @@ from sparsense.pruning.grouping import left_alone, widths
 from sparsense.pruning.groups import ChannelGroup, Removal, Side, merged
 from sparsense.pruning.grow import Growth, grow_, growth_of, why_not_grow
 from sparsense.pruning.plan import ChannelOptions, unit_saliency, units_per_multiple
-from sparsense.pruning.proof import bare_copy, prove, same_outputs
+from sparsense.pruning.proof import prove, same_outputs
 from sparsense.pruning.protect import Example
 from sparsense.pruning.select import least
 from sparsense.pruning.surgery import cut_
 from sparsense.recording.layers import prunable_weights
+from sparsense.recording.state import bare_copy, copy_of
 
 Measure = Callable[[Mapping[str, nn.Module]], Mapping[str, float]]
 """Variant name -> network, to variant name -> milliseconds, measured side by side."""
@@ -133,7 +133,7 @@ class Aligner:
 
     def _made(self, ways: Ways) -> tuple[nn.Module, float]:
         """A copy with these widths, and the largest error of the proofs that it does what was meant."""
-        smaller, removal = deepcopy(self.module), self._removal(ways)
+        smaller, removal = copy_of(self.module), self._removal(ways)
         error = 0.0
         if removal:
             cut_(smaller, removal)
@@ -143,7 +143,7 @@ class Aligner:
             return smaller, error
         growths = [growth_of(group, -group.units % units_per_multiple(group, padded[group.name]))
                    for group in (self._free(smaller) if removal else self.groups) if group.name in padded]  # fmt: skip
-        larger = deepcopy(smaller)
+        larger = copy_of(smaller)
         grow_(larger, _joined(growths))
         return larger, max(error, same_outputs(smaller, larger, self.example_input))
 

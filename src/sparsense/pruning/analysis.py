@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from sparsense.pruning.select import select_shares
 from sparsense.pruning.sequence import order_of
 from sparsense.pruning.shares import Shares
 from sparsense.pruning.surgery import mask_
+from sparsense.recording.state import copy_of
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[nn.Module], tuple[float, float | None]]
@@ -70,7 +70,7 @@ def weight_curves(
     for name, values in saliency.items():
 
         def pruned(ratio: float, name: str = name, values: Tensor = values) -> nn.Module:
-            twin = deepcopy(module)
+            twin = copy_of(module)
             select_shares({name: values}, {name: ratio}).apply_(twin)
             return twin
 
@@ -109,7 +109,7 @@ def channel_curves(
         order = order_of(group, unit_saliency(module, group, saliency, options))
 
         def pruned(ratio: float, group: ChannelGroup = group, order: Tensor = order) -> nn.Module:
-            twin, count = deepcopy(module), min(len(order), round(ratio * group.units))
+            twin, count = copy_of(module), min(len(order), round(ratio * group.units))
             mask_(twin, plan_of([group], [order], [count]).removal())
             return twin
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sparsense.recording.layers import TRANSPOSED
 
@@ -27,6 +28,11 @@ CONVOLUTION = nn.modules.conv._ConvNd
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 INSTANCE_NORM = nn.modules.instancenorm._InstanceNorm
 STATISTICS_OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+
+
+def treats_alike(layer: nn.Module) -> bool:
+    """A layer whose one parameter is for all channels, so it has no channels of its own."""
+    return isinstance(layer, nn.PReLU) and layer.num_parameters == 1
 
 
 def is_depthwise(layer: nn.Module) -> bool:
@@ -148,6 +154,12 @@ def why_not(layer: nn.Module) -> str:
     """Why a layer cannot be cut, "" when it can."""
     if kind_of(layer) is None:
         return "there is no rule for cutting layers of this type"
+    if parametrize.is_parametrized(layer):
+        tensors = ", ".join(layer.parametrizations)  # type: ignore[arg-type]
+        return (
+            f"its {tensors} is computed by a parametrisation; fix it first with "
+            "torch.nn.utils.parametrize.remove_parametrizations(layer, name)"
+        )
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) != 1:
         return f"it normalises over several axes, {tuple(layer.normalized_shape)}"
     if isinstance(layer, nn.MultiheadAttention) and not layer._qkv_same_embed_dim:

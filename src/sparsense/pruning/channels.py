@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from sparsense.pruning.grouping import (
     Stays,
     groups_of,
     left_alone,
+    refuse_cut_off,
     refuse_recurrent,
     refuse_unreached,
     refused,
@@ -24,13 +24,14 @@ from sparsense.pruning.grouping import (
 from sparsense.pruning.groups import ChannelGroup
 from sparsense.pruning.plan import ChannelOptions, Plan, choose, choose_shares, unit_saliency
 from sparsense.pruning.proof import DisproofError, prove
-from sparsense.pruning.protect import Example, ignored_layers, output_layers
+from sparsense.pruning.protect import Example, called_layers, ignored_layers, output_layers
 from sparsense.pruning.report import PruneReport, group_reports
 from sparsense.pruning.sequence import ChannelScope
 from sparsense.pruning.shares import shares_by_pattern
 from sparsense.pruning.surgery import cut_
 from sparsense.pruning.trace import trace_units
 from sparsense.recording.layers import prunable_layers
+from sparsense.recording.state import copy_of
 
 DEFAULTS = ChannelOptions()
 
@@ -123,7 +124,7 @@ def _pruned(
         _refuse_nothing(groups, free)
         saliencies = [unit_saliency(module, group, saliency, options) for group in free]
         plan = choose_plan(free, saliencies, budget)
-        pruned = deepcopy(module)
+        pruned = copy_of(module)
         cut_(pruned, plan.removal())
         try:
             proof = prove(module, pruned, plan.removal(), example_input)
@@ -163,8 +164,11 @@ def channel_groups(module: nn.Module, example_input: Example, options: ChannelOp
     prunable_layers(module)  # refuses weights that are computed from others
     refuse_recurrent(module)
     stays = Stays(ignored_layers(module, options.ignore), output_layers(module, example_input))
-    groups = groups_of(module, trace_units(module, example_input), stays)
-    refuse_unreached(module, groups, stays)
+    units = trace_units(module, example_input)
+    cut_off = refuse_unreached(module, units, called_layers(module, example_input), stays.ignored)
+    if options.unsupported == "raise":
+        refuse_cut_off(module, cut_off)
+    groups = groups_of(module, units, stays)
     _raise_refused(groups, options)
     return groups
 
@@ -177,7 +181,8 @@ def _raise_refused(groups: Sequence[ChannelGroup], options: ChannelOptions) -> N
 
 def _refuse_nothing(groups: Sequence[ChannelGroup], free: Sequence[ChannelGroup]) -> None:
     if not free:
-        reasons = "; ".join(f"{group.name}: {left_alone(group)}" for group in groups) or "it has no layer with channels"
+        told = [f"{group.name or 'its only layer'}: {left_alone(group)}" for group in groups]
+        reasons = "; ".join(told) or "it has no layer with channels"
         raise InputError(f"no channel of the network can be removed: {reasons}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,11 @@ from sparsense.pruning.grouping import left_alone
 from sparsense.pruning.groups import ChannelGroup, Removal, Side, merged
 from sparsense.pruning.grow import why_not_grow
 from sparsense.pruning.plan import ChannelOptions
-from sparsense.pruning.proof import DisproofError, bare_copy, random_like, same_outputs
-from sparsense.pruning.protect import Example
+from sparsense.pruning.proof import DisproofError, random_like, same_outputs
+from sparsense.pruning.protect import Example, run_example
 from sparsense.pruning.surgery import cut_
-from sparsense.recording.layers import PRUNABLE, channel_axis, evaluating, layouts, prunable_weights
+from sparsense.recording.layers import PRUNABLE, channel_axis, layouts, prunable_weights
+from sparsense.recording.state import bare_copy, copy_of, first_input
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def compact(module: nn.Module, example_input: Example) -> Compaction:
     Raises:
         UnsupportedLayerError: The network cannot be traced.
     """
-    smaller, removed = deepcopy(module), dict[str, int]()
+    smaller, removed = copy_of(module), dict[str, int]()
     while True:
         groups = channel_groups(smaller, example_input, ChannelOptions(unsupported="keep"))
         removal = _exact(smaller, groups, example_input, removed)
@@ -71,18 +71,20 @@ def compact(module: nn.Module, example_input: Example) -> Compaction:
 def _exact(module: nn.Module, groups: list[ChannelGroup], example_input: Example, removed: dict[str, int]) -> Removal:
     """The dead channels of all groups whose removal leaves the outputs as they are; adds to `removed`."""
     silent = _silent_inputs(module, example_input)
-    removals = []
+    found: dict[str, tuple[dict[Side, Tensor], int]] = {}
     for group in groups:
         if left_alone(group) or why_not_grow(module, group):
             continue
         dead = dead_units(module, group, silent) & group.prunable
         if bool(dead.all()):
             dead[0] = False
-        removal = group.removed_channels(dead)
-        if bool(dead.any()) and _leaves_outputs(module, removal, example_input):
-            removed[group.name] = removed.get(group.name, 0) + int(group.channels_per_unit()[dead].sum())
-            removals.append(removal)
-    return merged(removals)
+        if bool(dead.any()):
+            found[group.name] = group.removed_channels(dead), int(group.channels_per_unit()[dead].sum())
+    if not _leaves_outputs(module, merged([removal for removal, _ in found.values()]), example_input):
+        found = {name: row for name, row in found.items() if _leaves_outputs(module, row[0], example_input)}
+    for name, (_, count) in found.items():
+        removed[name] = removed.get(name, 0) + count
+    return merged([removal for removal, _ in found.values()])
 
 
 def dead_units(module: nn.Module, group: ChannelGroup, silent: Mapping[str, Tensor]) -> Tensor:
@@ -138,23 +140,22 @@ def _silent_inputs(module: nn.Module, example_input: Example) -> dict[str, Tenso
     silent: dict[str, Tensor] = {}
 
     def watch(name: str, layer: nn.Module) -> None:
-        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            channels = inputs[0].movedim(channel_axis(layer), 0).flatten(1)
+        def hook(_layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            channels = first_input(args, kwargs).movedim(channel_axis(layer), 0).flatten(1)
             zero = (channels == 0).all(1).cpu()
             silent[name] = silent[name] & zero if name in silent else zero
 
-        layer.register_forward_pre_hook(hook)
+        layer.register_forward_pre_hook(hook, with_kwargs=True)
 
     for name, layer in twin.named_modules():
         if isinstance(layer, PRUNABLE):
             watch(name, layer)
-    with evaluating(twin):
-        twin(*random_like(example_input))
+    run_example(twin, random_like(example_input))
     return silent
 
 
 def _leaves_outputs(module: nn.Module, removal: Removal, example_input: Example) -> bool:
-    smaller = deepcopy(module)
+    smaller = copy_of(module)
     cut_(smaller, removal)
     try:
         same_outputs(module, smaller, example_input)

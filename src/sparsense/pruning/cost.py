@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsense.pruning.protect import Example, as_arguments
-from sparsense.recording.layers import PRUNABLE, evaluating
+from sparsense.pruning.protect import Example, as_arguments, run_example
+from sparsense.recording.layers import PRUNABLE
+from sparsense.recording.state import bare_copy, first_input
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,18 @@ def measure_positions(module: nn.Module, example_input: Example) -> dict[str, fl
     """Layer name -> how often each of its weights is multiplied per sample, over all calls."""
     counts: dict[str, float] = {}
     samples = len(as_arguments(example_input)[0])
-    handles = []
-    for name, layer in module.named_modules():
+    twin = bare_copy(module)
+    for name, layer in twin.named_modules():
         if isinstance(layer, (*PRUNABLE, nn.MultiheadAttention)):
-            handles.append(layer.register_forward_hook(_counter(counts, name, samples)))
-    try:
-        with evaluating(module), torch.no_grad():
-            module(*as_arguments(example_input))
-    finally:
-        for handle in handles:
-            handle.remove()
+            layer.register_forward_hook(_counter(counts, name, samples), with_kwargs=True)
+    with torch.no_grad():
+        run_example(twin, example_input)
     return counts
 
 
-def _counter(counts: dict[str, float], name: str, samples: int) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        counts[name] = counts.get(name, 0.0) + _positions(layer, inputs[0], output) / samples
+def _counter(counts: dict[str, float], name: str, samples: int) -> Callable[[nn.Module, Any, Any, Any], None]:
+    def hook(layer: nn.Module, args: Any, kwargs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+        counts[name] = counts.get(name, 0.0) + _positions(layer, first_input(args, kwargs), output) / samples
 
     return hook
 

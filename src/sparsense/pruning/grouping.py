@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.errors import UnsupportedLayerError
-from sparsense.pruning.axes import blocks, channels, why_not
+from sparsense.pruning.axes import blocks, channels, kind_of, treats_alike, why_not
 from sparsense.pruning.groups import ChannelGroup, Side
 from sparsense.pruning.surgery import bare_axis
 from sparsense.pruning.unions import Unions
@@ -43,7 +43,7 @@ class Stays:
         if element.side == "out" and element.layer in self.ignored:
             return f"{element.layer} is ignored"
         if element.side == "out" and element.layer in self.outputs:
-            return f"{element.layer} makes the output"
+            return f"{element.layer or 'the network itself'} makes the output"
         return ""
 
 
@@ -132,6 +132,8 @@ class _Sizes:
     def refusal(self, element: Element) -> tuple[str, str, str] | None:
         """Layer, type and reason when the element cannot be cut."""
         layer = self.layers.get(element.layer)
+        if layer is not None and treats_alike(layer):
+            return None
         reason = "" if layer is None else self.tied.get(element.layer) or why_not(layer)
         if layer is not None and not reason and element.channel >= self.of(element):
             reason = (
@@ -144,7 +146,7 @@ class _Sizes:
         if name in self.parameters:
             return self.parameters[name].shape[bare_axis(self.parameters[name])]
         layer = self.layers.get(name)
-        return 0 if layer is None or why_not(layer) else channels(layer, side)
+        return 0 if layer is None or treats_alike(layer) or kind_of(layer) is None else channels(layer, side)
 
 
 def tied_layers(module: nn.Module) -> dict[str, str]:
@@ -177,19 +179,48 @@ def refuse_recurrent(module: nn.Module) -> None:
             )  # fmt: skip
 
 
-def refuse_unreached(module: nn.Module, groups: Sequence[ChannelGroup], stays: Stays) -> None:
-    """Layers that the example did not reach would break later, when their turn comes.
+def refuse_unreached(
+    module: nn.Module, units: Sequence[Sequence[Element]], called: Collection[str], ignored: Collection[str]
+) -> list[str]:
+    """Layers that cannot be followed: never called, or called where no gradient passes.
+
+    Args:
+        module: The network.
+        units: What belongs together, as far as it could be followed.
+        called: Names of the layers that the example reaches.
+        ignored: Names of layers that may break.
+
+    Returns:
+        The layers that are called but cannot be followed. They keep their width, and what feeds them is proved like
+        everything else.
 
     Raises:
-        UnsupportedLayerError: There is one, and it is not ignored.
+        UnsupportedLayerError: A layer is never called, so it would break later, when its turn comes.
     """
-    reached = {side.layer for group in groups for side in group.unit_of}
-    for name, layer in makers(module).items():
-        if name not in reached and name not in stays.ignored:
+    followed = {element.layer for unit in units for element in unit}
+    lost = [name for name in makers(module) if name not in followed and name not in ignored]
+    for name in lost:
+        if name not in called:
             raise UnsupportedLayerError(
-                name, type(layer).__name__, "the example input does not reach it, so what it is coupled to is "
-                "unknown; give an example that reaches it, or ignore it if it may break"
+                name, type(module.get_submodule(name)).__name__, "the example input does not reach it (or its weight "
+                "is used without calling it), so what it is coupled to is unknown; give an example that reaches it, or "
+                "ignore it if it may break"
             )  # fmt: skip
+    return lost
+
+
+def refuse_cut_off(module: nn.Module, names: Sequence[str]) -> None:
+    """Refuse layers that run, but whose channels cannot be followed to an output.
+
+    Raises:
+        UnsupportedLayerError: There is one.
+    """
+    for name in names:
+        raise UnsupportedLayerError(
+            name, type(module.get_submodule(name)).__name__, "no gradient of the outputs reaches it: its own output is "
+            "not used, detached, or computed under torch.no_grad(); its channels cannot be followed, so ignore it, or "
+            "use unsupported='keep'"
+        )  # fmt: skip
 
 
 def refused(groups: Sequence[ChannelGroup]) -> UnsupportedLayerError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from sparsense.pruning.proof import DisproofError, prove
 from sparsense.pruning.protect import Example
 from sparsense.pruning.select import checked, least
 from sparsense.pruning.surgery import cut_
+from sparsense.recording.state import copy_of
 
 FUSED = ("qkv", "c_attn", "in_proj", "to_qkv")
 SEPARATE = (("q", "k", "v"), ("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("to_q", "to_k", "to_v"))
@@ -127,7 +127,7 @@ def prune_heads(
         side: flags for attention, heads in zip(attentions, gone, strict=True)
         for side, flags in attention.removal(module, heads).items()
     }  # fmt: skip
-    pruned = deepcopy(module)
+    pruned = copy_of(module)
     cut_(pruned, removal)
     for attention, heads in zip(attentions, gone, strict=True):
         _write(pruned.get_submodule(attention.name), attention, int((~heads).sum()))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsense.pruning.groups import Removal
-from sparsense.pruning.protect import Example, as_arguments, tensors_of
+from sparsense.pruning.protect import FORWARD_ERRORS, Example, as_arguments, tensors_of
 from sparsense.pruning.surgery import cut_, mask_
-from sparsense.recording.layers import evaluating
+from sparsense.recording.state import bare_copy as bare_copy
+from sparsense.recording.state import copy_of
 
 TOLERANCE = {True: 1e-6, False: 1e-5}
 """Largest relative difference in float64 (True; the cut weights themselves are float32) and in float32."""
 ROUGHLY = 1e-3
 """Largest relative difference in float32 that may be rounding in a network of any depth."""
 MASKING = "removing its channels differs from masking them"
-FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
-"""What the forward pass of somebody else's module may raise when its widths do not fit."""
 
 
 class DisproofError(Exception):
@@ -90,7 +89,7 @@ def _compared(expected: nn.Module, changed: nn.Module, example_input: Example, c
     examples = [random_like(example_input), as_arguments(example_input)]
     try:
         doubled = [_doubled(arguments) for arguments in examples]
-        double, worst = True, _worst(deepcopy(expected).double(), bare_copy(changed).double(), doubled)
+        double, worst = True, _worst(copy_of(expected).double(), bare_copy(changed).double(), doubled)
     except DisproofError:
         # Networks that cast to float32 on the way do not run in float64; they are compared in their own precision.
         if _runs_in_double(expected, example_input):
@@ -100,7 +99,7 @@ def _compared(expected: nn.Module, changed: nn.Module, example_input: Example, c
 
 
 def _worst(expected: nn.Module, changed: nn.Module, examples: list[tuple[Tensor, ...]]) -> float:
-    worst = 0.0
+    worst, finite = 0.0, False
     for arguments in examples:
         right = tensors_of(_run(changed, arguments))  # first, as it is the one that may fail
         left = tensors_of(_run(expected, arguments))
@@ -108,6 +107,9 @@ def _worst(expected: nn.Module, changed: nn.Module, examples: list[tuple[Tensor,
             shapes = [list(t.shape) for t in right], [list(t.shape) for t in left]
             raise DisproofError("", type(expected).__name__, "the outputs have shapes {} instead of {}".format(*shapes))
         worst = max(worst, *(_difference(one, other) for one, other in zip(left, right, strict=True)))
+        finite = finite or all(bool(output.isfinite().any()) for output in left if output.numel())
+    if not finite:
+        raise DisproofError("", type(expected).__name__, "its outputs are NaN or infinite, so nothing can be proved")
     return worst
 
 
@@ -116,15 +118,6 @@ def _small(worst: float, tolerance: float, module: nn.Module, complaint: str) ->
         reason = f"{complaint} by {worst:.1e} (tolerance {tolerance:.0e}): something else depends on them"
         raise DisproofError("", type(module).__name__, reason)
     return worst
-
-
-def bare_copy(module: nn.Module) -> nn.Module:
-    """A copy without hooks, in evaluation mode: what the network computes by itself."""
-    twin = deepcopy(module).eval()
-    for part in twin.modules():
-        for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            part.__dict__[table].clear()
-    return twin
 
 
 def random_like(example_input: Example, seed: int = 0) -> tuple[Tensor, ...]:
@@ -137,7 +130,8 @@ def random_like(example_input: Example, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def _run(module: nn.Module, arguments: tuple[Tensor, ...]) -> object:
-    with where(module) as running, evaluating(module), torch.no_grad():
+    with where(module) as running, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # whatever the networks draw is the same for both
         try:
             return module(*arguments)
         except FORWARD_ERRORS as error:
@@ -178,7 +172,7 @@ def _leave(running: list[str]) -> Callable[[nn.Module, Any, Any], None]:
 
 def _runs_in_double(module: nn.Module, example_input: Example) -> bool:
     try:
-        _run(deepcopy(module).double(), _doubled(as_arguments(example_input)))
+        _run(copy_of(module).double(), _doubled(as_arguments(example_input)))
     except DisproofError:
         return False
     return True
@@ -189,7 +183,13 @@ def _doubled(arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _difference(left: Tensor, right: Tensor) -> float:
+    """Relative to the largest number; what is NaN or infinite must be so on both sides."""
+    left, right = left.double(), right.double()
+    finite = left.isfinite()
+    if not torch.allclose(left[~finite], right[~finite], equal_nan=True):
+        return inf
+    left, right = left[finite], right[finite]
     if not left.numel():
         return 0.0
-    scale = max(float(left.double().abs().max()), 1e-12)
-    return float((left.double() - right.double()).abs().max()) / scale
+    difference = (left - right).abs().nan_to_num(nan=inf, posinf=inf)
+    return float(difference.max() / left.abs().max().clamp_min(1e-12))

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
 from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.recording.capture import capturing
-from sparsense.recording.layers import evaluating, prunable_layers
+from sparsense.recording.layers import prunable_layers
+from sparsense.recording.state import bare_copy
 
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
+"""What the forward pass of somebody else's module may raise when its widths do not fit."""
 Ignore = Iterable[str | type[nn.Module] | nn.Module]
 Example = Tensor | tuple[Tensor, ...]
 
@@ -52,9 +56,9 @@ def output_layers(module: nn.Module, example_input: Example) -> set[str]:
     Raises:
         UnsupportedLayerError: The network returns no tensors.
     """
-    layers = prunable_layers(module)
-    with evaluating(module), capturing(layers) as capture:
-        outputs = module(*as_arguments(example_input))
+    twin = bare_copy(module)
+    with capturing(prunable_layers(twin)) as capture:
+        outputs = run_example(twin, example_input)
     made = {output.grad_fn: name for name, calls in capture.outputs.items() for output in calls}
     leaves = {id(output): name for name, calls in capture.outputs.items() for output in calls if output.is_leaf}
     found: set[str] = set()
@@ -79,6 +83,16 @@ def output_layers(module: nn.Module, example_input: Example) -> set[str]:
     return found
 
 
+def called_layers(module: nn.Module, example_input: Example) -> set[str]:
+    """The names of all submodules that the example reaches."""
+    twin, called = bare_copy(module), set[str]()
+    for name, part in twin.named_modules():
+        part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(name))
+    with torch.no_grad():
+        run_example(twin, example_input)
+    return called
+
+
 def last_layer(module: nn.Module) -> set[str]:
     """The name of the prunable layer that was registered last: the output of most networks."""
     return {name.rpartition(".")[0] for name in list(prunable_layers(module))[-1:]}
@@ -97,6 +111,25 @@ def as_arguments(example_input: Example) -> tuple[Tensor, ...]:
             "forward takes tensors and makes of them what the network wants"
         )
     return tuple(arguments)
+
+
+def run_example(module: nn.Module, example_input: Example) -> object:
+    """The outputs of a network for the example, with random numbers of its own.
+
+    Raises:
+        InputError: The network does not run on it.
+    """
+    arguments = as_arguments(example_input)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return module(*arguments)
+        except FORWARD_ERRORS as error:
+            shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in arguments)
+            raise InputError(
+                f"running the network ({type(module).__name__}) on the example input {shapes}: its forward pass failed "
+                f"with {type(error).__name__}: {error}; give an example of what it takes"
+            ) from error
 
 
 def tensors_of(value: object) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from copy import deepcopy
 from math import sqrt
 
 import torch
@@ -11,6 +10,9 @@ from torch import Tensor, nn
 
 from sparsense.pruning.axes import STATISTICS_OVER_CHANNELS, Axis, along, axes_of, resize, tensor_of
 from sparsense.pruning.groups import Removal, Side
+from sparsense.recording.state import copy_of, first_input
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]
 
 
 def cut_(module: nn.Module, removal: Removal) -> None:
@@ -26,6 +28,9 @@ def cut_(module: nn.Module, removal: Removal) -> None:
         if isinstance(owner, nn.MultiheadAttention) and not is_bare(module, side.layer):
             _keep_scale(owner, int((~gone).sum()))
         set_width(module, side, int((~gone).sum()))
+    for part in module.modules():
+        if isinstance(part, nn.Unflatten):
+            _follow_width(part)
 
 
 @torch.no_grad()
@@ -41,7 +46,7 @@ def mask_(module: nn.Module, removal: Removal) -> None:
     for side, gone in removal.items():
         if norms_over_channels(module, side.layer):
             norm = owner_of(module, side.layer)
-            norm.register_forward_hook(_norm_of_the_kept(norm, gone))
+            norm.register_forward_hook(_norm_of_the_kept(norm, gone), with_kwargs=True)
 
 
 def norms_over_channels(module: nn.Module, name: str) -> bool:
@@ -113,14 +118,22 @@ def _keep_scale(attention: nn.MultiheadAttention, width: int) -> None:
         attention.in_proj_bias[:width] *= factor
 
 
-def _norm_of_the_kept(norm: nn.Module, gone: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _follow_width(unflatten: nn.Unflatten) -> None:
+    # The number of channels is what the other sizes leave; written as a number it would still be the one before.
+    first, *others = unflatten.unflattened_size
+    if unflatten.dim == 1 and isinstance(first, int) and -1 not in (first, *others):
+        unflatten.unflattened_size = (-1, *others)
+
+
+def _norm_of_the_kept(norm: nn.Module, gone: Tensor) -> Hook:
     """A hook after which a norm has counted the kept channels alone, and gives zero for the others."""
-    smaller, kept = deepcopy(norm), (~gone).nonzero().flatten()
+    smaller, kept = copy_of(norm), (~gone).nonzero().flatten()
     cut_(smaller, {Side("", "out"): gone})
 
-    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        axis = _channel_axis(norm, inputs[0])
-        part = smaller.to(inputs[0].dtype).forward(inputs[0].index_select(axis, kept))
+    def hook(norm: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        x = first_input(args, kwargs)
+        axis = _channel_axis(norm, x)
+        part = smaller.to(x.dtype).forward(x.index_select(axis, kept))
         return torch.zeros_like(output).index_copy(axis, kept, part)
 
     return hook

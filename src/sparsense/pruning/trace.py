@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from sparsense.errors import UnsupportedLayerError
 from sparsense.pruning.axes import channels
 from sparsense.pruning.grouping import INPUT, Element, join_blocks, makers
-from sparsense.pruning.proof import bare_copy
 from sparsense.pruning.protect import Example, as_arguments, tensors_of
 from sparsense.pruning.unions import Unions
+from sparsense.recording.state import bare_copy
 
 TRACE_ERRORS = (IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError)
 """What torch_pruning raises when it cannot follow a network."""
@@ -33,7 +33,7 @@ def trace_units(module: nn.Module, example_input: Example) -> list[list[Element]
     watched = [x for x in inputs if isinstance(x, nn.Parameter)]
     graph = tp.DependencyGraph()
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph.build_dependency(
                 twin, inputs, output_transform=tensors_of,
@@ -128,4 +128,6 @@ def _mapped(dependency: Any, indices: Sequence[int]) -> list[tuple[int, int]]:
     for mapping in dependency.index_mapping:
         if mapping is not None and hybrid:
             hybrid = mapping(hybrid)
+    if any(entry.root_idx is None for entry in hybrid):  # repeated keys and values: the library loses their origin
+        return [(index, sys.maxsize) for index in indices]
     return [(entry.root_idx, entry.idx) for entry in hybrid]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.recording.layers import refuse_inference_mode
+from sparsense.recording.state import first_input
 
 
 @dataclass
@@ -35,10 +36,10 @@ class Capture:
         what was captured; and outputs take gradients even where every parameter is frozen.
         """
 
-        def capture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def capture(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
-            self.inputs.setdefault(name, []).append(args[0].detach())
+            self.inputs.setdefault(name, []).append(first_input(args, kwargs).detach())
             self.outputs.setdefault(name, []).append(output)
             return output.clone()
 
@@ -50,7 +51,7 @@ def capturing(layers: Mapping[str, nn.Module]) -> Iterator[Capture]:
     """Capture the given layers inside the block; the hooks are gone afterwards."""
     refuse_inference_mode()
     capture = Capture()
-    handles = [layer.register_forward_hook(capture.hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(capture.hook(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         with torch.enable_grad():
             yield capture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from sparsense.recording.layers import (
     weight_channels,
     weight_of,
 )
+from sparsense.recording.state import copy_of, first_input, untouched
 from sparsense.sensitivity import RecordInfo, SensitivityRecord
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -72,21 +73,22 @@ def record_norm_scales(module: nn.Module, example_input: Tensor) -> SensitivityR
     scales = {name: torch.ones(weight_channels(layer)) for name, layer in layers.items()}
 
     def leave(name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
             made[id(output)] = name
             alive.append(output)
 
         return hook
 
-    def enter(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        name = made.get(id(inputs[0]))
+    def enter(norm: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        name = made.get(id(first_input(args, kwargs)))
         if name is not None and isinstance(norm.weight, Tensor):
             scales[name] = norm.weight.detach().abs()
 
     handles = [layer.register_forward_hook(leave(name)) for name, layer in layers.items()]
-    handles += [m.register_forward_pre_hook(enter) for m in module.modules() if isinstance(m, BATCH_NORM)]
+    norms = [part for part in module.modules() if isinstance(part, BATCH_NORM)]
+    handles += [norm.register_forward_pre_hook(enter, with_kwargs=True) for norm in norms]
     try:
-        with evaluating(module), torch.no_grad():
+        with untouched(module), evaluating(module), torch.no_grad():
             module(example_input)
     finally:
         for handle in handles:
@@ -97,7 +99,7 @@ def record_norm_scales(module: nn.Module, example_input: Tensor) -> SensitivityR
 
 @torch.no_grad()
 def _linearised(module: nn.Module) -> nn.Module:
-    twin = deepcopy(module).cpu().double()
+    twin = copy_of(module).cpu().double()
     for part in twin.modules():
         if isinstance(part, NORMS):
             part.register_forward_hook(_scale_only)

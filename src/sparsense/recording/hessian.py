@@ -22,6 +22,7 @@ from sparsense.recording.layers import (
     weight_of,
 )
 from sparsense.recording.losses import Loss, loss_name, per_sample_loss
+from sparsense.recording.state import untouched
 from sparsense.sensitivity import Array, RecordInfo, SensitivityRecord
 
 
@@ -152,7 +153,7 @@ def tempered(loss: Loss, temperature: float) -> Loss:
 def twice_differentiable(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and attention in a form that has second derivatives."""
     refuse_inference_mode()
-    with evaluating(module), differentiable(module), sdpa_kernel(SDPBackend.MATH):
+    with untouched(module), evaluating(module), differentiable(module), sdpa_kernel(SDPBackend.MATH):
         yield
 
 

@@ -34,6 +34,10 @@ def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
         UnsupportedLayerError: The weight is computed from other parameters (a parametrisation, weight norm,
             or a mask of `torch.nn.utils.prune`), so there is no one tensor to prune.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedLayerError(
+            "", type(module).__name__, "a compiled script cannot be changed; prune the module that it was made of"
+        )
     layers: dict[str, nn.Module] = {}
     seen: set[int] = set()
     for name, layer in module.named_modules():
@@ -49,7 +53,7 @@ def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
 def refuse_computed_weight(name: str, layer: nn.Module) -> None:
     """Refuse a layer whose weight is not a plain parameter."""
     kind = type(layer).__name__
-    if parametrize.is_parametrized(layer):
+    if parametrize.is_parametrized(layer, "weight"):
         raise UnsupportedLayerError(
             name, kind, "its weight is computed by a parametrisation; fix it first with "
             "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"

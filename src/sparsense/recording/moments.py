@@ -22,6 +22,7 @@ from sparsense.recording.layers import (
 )
 from sparsense.recording.losses import Loss, loss_name, per_sample_loss
 from sparsense.recording.per_sample import per_sample_weight_gradients, rows_are_samples, weight_gradient
+from sparsense.recording.state import untouched
 from sparsense.sensitivity import RecordInfo, SensitivityRecord
 
 EPSILON = 1e-8
@@ -68,7 +69,7 @@ def record_moments(
     if not layers:
         raise InputError("recording sensitivities: the network has no convolution and no fully connected layer")
     totals = Totals(layers)
-    with evaluating(module), differentiable(module), capturing(layers) as capture:
+    with untouched(module), evaluating(module), differentiable(module), capturing(layers) as capture:
         pass_over = Pass(module, layers, capture, per_sample_loss(loss), normalised=loss == "raw_logit")
         for x, y in samples.batches(batch_size, module):
             pass_over.add(x, y, totals)
