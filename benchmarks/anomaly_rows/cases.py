@@ -15,6 +15,7 @@ from sparsense.data.arrays import npz_keys
 SPLITS = ("train", "test")
 IMAGES = {"digits": "digits", "mnist": "mnist", "fashion": "fashion_mnist", "cifar10": "cifar10"}
 LENGTH, STEP = 32, 8  # of windows of series
+WINDOWS, EVERY = 196, 7  # of a clip of sound, and which of them are scored by default: they overlap
 SERIES = {
     "nasa/smap": ("A-1", "D-1", "E-1", "P-1", "T-1"),
     "nasa/msl": ("C-1", "D-14", "F-7", "M-6", "T-4"),
@@ -113,7 +114,8 @@ def _defects(size: Size, root: str | None) -> Iterator[Case]:
         train, test = (SOURCES[name](split, data_root=root, size=size.side) for split in SPLITS)
         yield Case("industrial", name, train, test)
     train, test = (SOURCES["toycar"](split, data_root=root) for split in ("calibration", "test"))
-    yield Case("sound", "toycar", train, test, np.repeat(np.arange(len(test) // 196), 196))
+    kept = np.arange(0, len(test), 1 if size.test is None else EVERY)
+    yield Case("sound", "toycar", train, test.subset(kept), kept // WINDOWS)
 
 
 def _series(size: Size, root: str | None) -> Iterator[Case]:

@@ -51,10 +51,10 @@ def names(values: Values) -> list[str]:
     return [name for name in rows[0] if all(name in row for row in rows)]
 
 
-def mean_ranks(values: Values) -> dict[str, float]:
-    """Over cases, 1 = the highest mean over seeds; equal ones share their ranks."""
-    known = names(values)
-    table = np.array([[fmean(row[name]) for name in known] for row in values.values()])
+def mean_ranks(values: Values, *, higher_is_better: bool = True) -> dict[str, float]:
+    """Over cases, 1 = the best mean over seeds; equal ones share their ranks."""
+    known, sign = names(values), 1 if higher_is_better else -1
+    table = sign * np.array([[fmean(row[name]) for name in known] for row in values.values()])
     higher = (table[:, None, :] > table[:, :, None]).sum(2)
     equal = (table[:, None, :] == table[:, :, None]).sum(2)
     return dict(zip(known, (higher + (equal + 1) / 2).mean(0).tolist(), strict=True))
@@ -64,13 +64,14 @@ def summary(
     values: Values, baselines: Mapping[str, str | None], published: Mapping[str, float | None], *, metric: str = "AUROC"
 ) -> Iterator[str]:
     """A row per method: mean over cases and its spread over seeds, mean rank, the paired difference, the published."""
+    higher = metric != "FPR95"
     yield f"| method | {metric}, % | spread | mean rank | against | difference [95 % interval], better in | published |"
     yield "|---|---:|---:|---:|---|---|---:|"
-    ranks = mean_ranks(values)
+    ranks = mean_ranks(values, higher_is_better=higher)
     for name in names(values):
         mean, spread = over_seeds(values, name)
         baseline = baselines.get(name)
-        against = "" if baseline is None else str(difference(values, name, baseline))
+        against = "" if baseline is None else str(difference(values, name, baseline, higher_is_better=higher))
         known = published.get(name)
         cells = [name, f"{mean:.2f}", f"{spread:.2f}", f"{ranks[name]:.1f}", baseline or "", against]
         yield f"| {' | '.join(cells)} | {'' if known is None else f'{known:.1f}'} |"
