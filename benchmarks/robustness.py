@@ -5,7 +5,7 @@ python benchmarks/robustness.py --recipe recipes/cifar10-resnet20.yaml --data-ro
     --train 8000 --radii 0.004 0.008 --sigma 0.06 --samples 100
 
 Attacks are white-box on whatever answers, the ensemble included: PGD on cross entropy and PGD on the margin; an input
-counts as right if it is right after neither. Detection is by energy at a threshold of 5 % false alarms. Certificates cost
+counts as right if it is right after neither. Detection is by energy, threshold at 5 % false alarms. Certificates cost
 the same multiply-adds per input: a network of a quarter of the cost votes on four times as many noisy copies.
 """
 

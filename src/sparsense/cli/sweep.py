@@ -33,6 +33,9 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the points and what is left to do.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed points again.")] = False,
     report_only: Annotated[bool, typer.Option("--report", help="Only write the report of what is stored.")] = False,
+    finals: Annotated[
+        bool, typer.Option(help="At the end, time the detectors on the fronts once more, all together.")
+    ] = True,
     margin: Annotated[float, typer.Option(min=0, max=1, help="Loss that a recommendation allows.")] = 0.005,
     quiet: Quiet = False,
 ) -> None:
@@ -63,12 +66,14 @@ def sweep(
         with open_store(folder / "sweep.sqlite", read_only=True) as store:
             _report(store, folder, margin, quiet=quiet)
     else:
-        _run(loaded, found, folder, settings, margin, quiet=quiet)
+        _run(loaded, found, folder, settings, margin, finals=finals, quiet=quiet)
 
 
 def _run(
-    sweep: SweepRecipe, found: Sequence[Point], folder: Path, settings: Settings, margin: float, *, quiet: bool
-) -> None:
+    sweep: SweepRecipe, found: Sequence[Point], folder: Path, settings: Settings, margin: float, *, finals: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    from sparsense.sweep.finals import measure_finals
     from sparsense.sweep.running import run_sweep
     from sparsense.sweep.store import open_store
 
@@ -77,7 +82,12 @@ def _run(
         for line in _failures(found, store):
             typer.echo(line, err=True)
         if not quiet:
-            typer.echo(f"{came_to.done} points done, {came_to.failed} failed, {came_to.left} left by the budget")
+            typer.echo(
+                f"{came_to.done} points done, {came_to.failed} failed, {came_to.stopped} stopped early, "
+                f"{came_to.left} left by the budget"
+            )
+        for line in measure_finals(store, margin=margin) if finals else ():
+            typer.echo(f"not measured again: {line}", err=True)
         _report(store, folder, margin, quiet=quiet)
     if came_to.failed:
         raise typer.Exit(SOME_FAILED)

@@ -20,6 +20,7 @@ from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pipeline.learnt_masks import searched
 from sparsense.pipeline.outcome import pruning_row
 from sparsense.pipeline.padding import padded_for_export
+from sparsense.pipeline.pulse import pulse
 from sparsense.pipeline.records import network_inputs
 from sparsense.pipeline.steps import journey
 from sparsense.pipeline.timing import Stopwatch
@@ -66,7 +67,8 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
         stage("batch norm re-estimated", network)
     if job.recipe.finetune is not None:
         training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)
-        job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module))
+        watch_of_sweep = pulse(network, job.data)
+        job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module), until=watch_of_sweep)
         stage("fine-tuned", network)
     shipped, told = padded_for_export(job, network, watch)
     notes += told

@@ -24,7 +24,8 @@ class Candidate(Row):
             that are found although they know the detector.
         time: Ratio to the plain dense forward pass of the same run, measured in turns at the smallest batch.
         time_interval: 95 % interval of `time`.
-        milliseconds: Median, as the clock showed it; comparable within a run only.
+        milliseconds: Median, as the clock showed it; comparable within a run only, unless measured together.
+        together: Whether times are of the joint measurement of all finalists.
         bytes: Of the detector file, without its card.
         multiply_adds: Of the forward pass of one sample, without head.
     """
@@ -48,6 +49,7 @@ class Candidate(Row):
     time: Positive | None = None
     time_interval: tuple[float, float] | None = None
     milliseconds: Positive | None = None
+    together: bool = False
     bytes: Count
     parameters: Count
     multiply_adds: Count

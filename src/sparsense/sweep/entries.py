@@ -49,10 +49,29 @@ class Failure(NamedTuple):
     reason: str
 
 
+def place(entry: Entry) -> tuple[str, str]:
+    """Folder and file: what a detector is known by among all of a sweep."""
+    return entry.folder, entry.candidate.file
+
+
+class Stopped(NamedTuple):
+    """A point that others of its kind were better than.
+
+    Args:
+        values: What the sweep varied.
+        epoch: Of fine-tuning, after which it ended.
+        value: What it had reached: accuracy on training samples, or an error with a minus.
+    """
+
+    values: dict[str, Any]
+    epoch: int
+    value: float
+
+
 def entries(store: Store) -> list[Entry]:
     """All detectors; a dense one that every point measures anew, with the same results, comes once."""
     found: dict[tuple[object, ...], Entry] = {}
-    for entry in _all(store):
+    for entry in _timed_together(store, list(_all(store))):
         one = entry.candidate
         same = (one.head, one.bytes, one.accuracy, one.auroc) if one.variant == "dense" else (entry.folder, one.head)
         found.setdefault((one.variant, *same), entry)
@@ -62,6 +81,38 @@ def entries(store: Store) -> list[Entry]:
 def failures(store: Store) -> list[Failure]:
     """Points whose last attempt failed."""
     return [Failure(e.body["values"], e.body["reason"]) for e in _current(store) if e.kind == "failed"]
+
+
+def stopped(store: Store) -> list[Stopped]:
+    """Points that were told to end early."""
+    found = [event.body for event in _current(store) if event.kind == "stopped"]
+    return [Stopped(body["values"], *body["reports"][-1]) for body in found]
+
+
+def _timed_together(store: Store, found: list[Entry]) -> list[Entry]:
+    """With the times of the last joint measurement where there are any; points that ended later have none."""
+    number = max((i for i, event in enumerate(store.events) if event.kind == "measured"), default=None)
+    if number is None:
+        return found
+    later = {event.body.get("folder") for event in store.events[number:] if event.kind == "done"}
+    rows = {
+        (row["folder"], row["file"]): row for row in store.events[number].body["rows"] if row["folder"] not in later
+    }
+    return [entry._replace(candidate=_with_time(entry.candidate, rows.get(place(entry)))) for entry in found]
+
+
+def _with_time(one: Candidate, row: dict[str, Any] | None) -> Candidate:
+    if row is None:
+        return one
+    low, high = row["time_interval"]
+    return one.model_copy(
+        update={
+            "time": row["time"],
+            "time_interval": (low, high),
+            "milliseconds": row["milliseconds"],
+            "together": True,
+        }
+    )
 
 
 def _all(store: Store) -> Iterator[Entry]:

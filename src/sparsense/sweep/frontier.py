@@ -88,6 +88,8 @@ def recommend(entries: Sequence[Entry], cost: Cost, *, margin: float = 0.005) ->
     fit = [
         entry for entry in entries if entry.candidate.variant == "pruned" and _within(entry.candidate, dense, margin)
     ]
+    if cost == "time" and any(entry.candidate.together for entry in fit):
+        fit = [entry for entry in fit if entry.candidate.together]  # times of different hours are not compared
     priced = [(price, entry) for entry in fit if (price := _number(entry.candidate, cost)) is not None]
     if not priced:
         return None

@@ -42,6 +42,22 @@ class Range(Section):
 Choices = Annotated[list[Any], Field(min_length=1)]
 
 
+class HalvingSection(Section):
+    """Points that are worse than others of their kind end while they are fine-tuned; needs `sparsense[sweep]`.
+
+    After `least` epochs, and each time that many times `factor`, only the best of those that came so far go on. They
+    are compared by their accuracy on training samples. Name in `within` what makes points incomparable: at the same
+    sparsity the better criterion goes on; without it, all that is small would end.
+    """
+
+    least: Count = 1
+    """Epochs before the first comparison."""
+    factor: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on."""
+    within: list[str] = Field(default=[])
+    """Keys of the sweep; only points with the same values of these are compared."""
+
+
 class SweepRecipe(Section):
     """A search over the keys of a recipe. Every point is a full run of the recipe with its own card."""
 
@@ -61,6 +77,15 @@ class SweepRecipe(Section):
     """Of the draws."""
     minutes: Positive | None = None
     """No point begins after so many minutes of computing, added up over all points and all starts of the sweep."""
+
+    halving: HalvingSection | None = None
+    """Hopeless points end early; null: every point runs to its end."""
+
+    @model_validator(mode="after")
+    def _compared_by_its_own_keys(self) -> SweepRecipe:
+        if self.halving is not None and (strange := set(self.halving.within) - set(self.keys)):
+            raise ValueError(f"halving.within: {min(strange)!r} is not among the keys")
+        return self
 
     @model_validator(mode="after")
     def _searchable(self) -> SweepRecipe:

@@ -14,8 +14,9 @@ from sparsense.errors import InputError
 from sparsense.extras import need
 from sparsense.files import atomic_write
 from sparsense.sweep.columns import COLUMNS, cells, measured, swept
-from sparsense.sweep.entries import Entry, Failure, entries, failures
+from sparsense.sweep.entries import Entry, Failure, Stopped, entries, failures, stopped
 from sparsense.sweep.frontier import COSTS, FRONTS, front, recommend
+from sparsense.sweep.points import describe
 from sparsense.sweep.store import Store
 from sparsense.sweep.words import CAUTION, sentences
 
@@ -59,6 +60,7 @@ def contents(store: Store, *, margin: float) -> dict[str, Any]:
         "recipe": begun[-1]["text"],
         "entries": found,
         "failures": failures(store),
+        "stopped": stopped(store),
         "recommendations": [r for cost in COSTS if (r := recommend(found, cost, margin=margin)) is not None],
         "sentences": sentences(found, margin=margin),
         "notes": _notes(begun, found),
@@ -79,6 +81,7 @@ def page(content: dict[str, Any]) -> str:
         content=content,
         caution=CAUTION,
         table=_table(content["entries"]),
+        stopped=_stopped(content["stopped"]),
         data=markup(_script_json({"name": content["name"], "columns": columns, "rows": rows})),
         css=markup((SHARED / "report.css").read_text(encoding="utf-8")),
         own_css=markup((TEMPLATES / "sweep.css").read_text(encoding="utf-8")),
@@ -98,6 +101,8 @@ def markdown(content: dict[str, Any]) -> str:
         if (kept := front(content["entries"], quality=quality, cost=cost))
     ]
     parts.append(f"## All detectors\n\n{_table(content['entries']).to_markdown()}")
+    if content["stopped"]:
+        parts.append(f"## Stopped early\n\n{_stopped(content['stopped']).to_markdown()}")
     if content["failures"]:
         parts.append(f"## Failed points\n\n{_failed(content['failures']).to_markdown()}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -124,13 +129,20 @@ def as_json(content: dict[str, Any]) -> dict[str, Any]:
             {"cost": r.cost, "margin": r.margin, "detector": index[id(r.entry)], "command": r.entry.command}
             for r in content["recommendations"]
         ],
+        "stopped": [point._asdict() for point in content["stopped"]],
         "failures": [failure._asdict() for failure in content["failures"]],
     }
 
 
 def _notes(begun: Sequence[dict[str, Any]], found: Sequence[Entry]) -> list[str]:
     notes = []
-    if any(row.get("jobs", 1) > 1 for row in begun) and any(entry.candidate.time for entry in found):
+    together = sum(entry.candidate.together for entry in found)
+    if together:
+        notes.append(
+            f"The times of {together} finalists were measured together, in interleaved rounds: they are comparable; "
+            "the recommendation in time is made of them alone. Those of the others are ratios within their own runs."
+        )
+    if not together and any(row.get("jobs", 1) > 1 for row in begun) and any(entry.candidate.time for entry in found):
         notes.append(
             "Points ran at the same time, so times were measured on a busy machine: measure the ones that matter again "
             "with sparsense bench."
@@ -155,8 +167,18 @@ def _table(found: Sequence[Entry]) -> Table:
 
 
 def _failed(found: Sequence[Failure]) -> Table:
-    rows = [[", ".join(f"{k}={v}" for k, v in f.values.items()), f.reason] for f in found]
+    rows = [[describe(f.values), f.reason] for f in found]
     return Table("Points that ended without results.", ["point", "reason"], rows, labels=2)
+
+
+def _stopped(found: Sequence[Stopped]) -> Table:
+    rows = [[describe(point.values), str(point.epoch), numbers.digits(point.value)] for point in found]
+    return Table(
+        "Points that ended early, as others of their kind were better: after which epoch of fine-tuning, and what they "
+        "had reached on training samples (accuracy; of autoencoders the error with a minus).",
+        ["point", "epoch", "reached"],
+        rows,
+    )
 
 
 def _label(name: str) -> str:

@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 from sparsense.errors import InputError
 from sparsense.files import held_alone
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 APPLICATION: Final = 0x53505357  # "SPSW"; by it a database of ours is known
 FIRST: Final = "0" * 64
-KINDS: Final = ("sweep", "done", "failed")
+KINDS: Final = ("sweep", "done", "failed", "stopped", "measured")
 _TABLES = f"""
 CREATE TABLE events (
   number INTEGER PRIMARY KEY,
@@ -27,15 +27,27 @@ CREATE TABLE events (
   body TEXT NOT NULL,
   digest TEXT NOT NULL
 ) STRICT;
+"""
+_GUARDS = f"""
 CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events never change'); END;
 CREATE TRIGGER events_never_go BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events never go'); END;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA};
 """
+_FROM_1 = f"""
+DROP TRIGGER events_never_change;
+DROP TRIGGER events_never_go;
+ALTER TABLE events RENAME TO older;
+{_TABLES}
+INSERT INTO events SELECT * FROM older ORDER BY number;
+DROP TABLE older;
+{_GUARDS}
+"""
+"""Schema 1 knew fewer kinds; the rows and their digests stay as they are."""
 
 
 class Event(NamedTuple):
-    """One row: a sweep that began (`point` is empty), or a point that was done or failed."""
+    """One row: a sweep that began or was measured (`point` is empty), or a point that was done, failed or stopped."""
 
     kind: str
     point: str
@@ -112,7 +124,7 @@ def open_store(path: str | Path, *, read_only: bool = False) -> Iterator[Store]:
     if read_only and not file.is_file():
         raise InputError(f"there is no store {file}; sparsense sweep writes it")
     with _one_writer(file, read_only=read_only), closing(_connect(file, read_only=read_only)) as connection:
-        _check_schema(connection, file)
+        _check_schema(connection, file, read_only=read_only)
         yield Store(connection, file)
 
 
@@ -143,13 +155,13 @@ def _connect(file: Path, *, read_only: bool) -> sqlite3.Connection:
         return connection
 
 
-def _check_schema(connection: sqlite3.Connection, file: Path) -> None:
+def _check_schema(connection: sqlite3.Connection, file: Path, *, read_only: bool) -> None:
     """Make the tables of an empty file; refuse a stranger's or a newer one."""
     with _explained(file, "opening"):
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            connection.executescript(f"BEGIN; {_TABLES} COMMIT;")
+            connection.executescript(f"BEGIN; {_TABLES} {_GUARDS} COMMIT;")
             return
     if application != APPLICATION:
         raise InputError(f"opening the store {file}: it is a database of another program; give another --output")
@@ -158,6 +170,9 @@ def _check_schema(connection: sqlite3.Connection, file: Path) -> None:
             f"opening the store {file}: it has schema {version}, this sparsense knows up to {SCHEMA}; "
             "install a newer sparsense, or give another --output"
         )
+    if version == 1 and not read_only:
+        with _explained(file, "bringing up to date"):
+            connection.executescript(f"BEGIN; {_FROM_1} COMMIT;")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class Task:
         folder: Where its results go; recipe and log lie beside it.
         data_root: Folder of the published sets.
         threads: Of the numerical libraries.
+        watched: Whether the run reports after every epoch, and may be stopped.
     """
 
     key: str
@@ -37,15 +38,27 @@ class Task:
     folder: Path
     data_root: str | None = None
     threads: int = 1
+    watched: bool = False
+
+    @property
+    def pulse(self) -> Path:
+        """Where the run reports to; a file beside it with the suffix `.stop` stops it."""
+        return self.folder.with_name(f"{self.folder.name}.pulse")
+
+    @property
+    def stop(self) -> Path:
+        """The file that stops the run."""
+        return self.pulse.with_suffix(".stop")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a point: the body of its row in the store."""
+    """What became of a point: the body of its row in the store; `stopped` where it was told to end early."""
 
     key: str
     done: bool
     body: dict[str, Any]
+    stopped: bool = False
 
 
 def run_task(task: Task) -> Outcome:
@@ -59,7 +72,8 @@ def run_task(task: Task) -> Outcome:
     card = None if reason else _card(task)
     if card is None:
         reason = reason or f"the run ended without the card {task.folder / 'card.json'}"
-        return Outcome(task.key, done=False, body={"reason": reason, "seconds": seconds})
+        body = {"reason": reason, "seconds": seconds}
+        return Outcome(task.key, done=False, body=body, stopped=task.watched and task.stop.exists())
     return Outcome(task.key, done=True, body={"seconds": seconds, **facts(card, task.folder)})
 
 
@@ -117,7 +131,8 @@ def _written(task: Task) -> Path:
 
 def _environment(task: Task) -> dict[str, str]:
     count = str(task.threads)
-    return {**os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    watched = {"SPARSENSE_PULSE": str(task.pulse)} if task.watched else {}
+    return {**os.environ, **watched, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
 
 
 def _reason(code: int, message: str) -> str:
