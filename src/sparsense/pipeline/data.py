@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsense.benchmark.card import DataSet
 from sparsense.data import SOURCES, Dataset
+from sparsense.data.digests import digests
 from sparsense.data.root import first_data_root
 from sparsense.errors import InputError
 from sparsense.recipe.schema import Recipe, SourceSection
@@ -105,9 +106,9 @@ def _check_disjoint(data: RunData) -> None:
     pairs = [("calibration", "train"), ("calibration", "test"), ("test", "train")]
     pairs += [(name, other) for name in learnt for other in ("test", "calibration", *data.anomalies)]
     pairs += [("validation_anomalies", "outliers")] if len(learnt) == 2 else []
-    rows = {name: {row.tobytes() for row in np.ascontiguousarray(sets[name].inputs)} for name in _named(pairs)}
+    hashes = {name: np.unique(digests(sets[name].inputs)) for name in _named(pairs)}
     for one, other in pairs:
-        if shared := len(rows[one] & rows[other]):
+        if shared := int(np.isin(hashes[one], hashes[other]).sum()):
             raise InputError(
                 f"loading data: {shared} samples of data.{one} are also in data.{other}; the guarantee on the "
                 "false-alarm rate and honest measurements need separate samples. Remove the duplicates"
