@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jobs
 import pytest
 import torch
@@ -270,6 +272,27 @@ def test_patterns_of_weights():
     blocks = jobs.pruned({**WEIGHTS, "prune.pattern": "4x4", "prune.sparsity": 0.5})
     assert 0.49 < blocks.row.reached["sparsity"] <= 0.5
     assert blocks.row.target == "50% of the weights, in blocks of 4x4"
+
+
+@pytest.mark.parametrize(("pattern", "n", "m"), [("2:4", 2, 4), ("4:8", 4, 8)])
+def test_a_pattern_keeps_more_where_channels_may_change_places(pattern, n, m):
+    changes = {**WEIGHTS, "prune.pattern": pattern, "prune.ignore": ["conv1"], "batch_norm": None}
+    plain, permuted = jobs.pruned(changes), jobs.pruned({**changes, "prune.permute": True})
+    size = {}
+    for key, result in {"plain": plain, "permuted": permuted}.items():
+        weights = {name: weight for name, weight in prunable_weights(result.network.module).items()
+                   if name not in ("conv1.weight", "fc.weight")}  # fmt: skip
+        kept = Mask({name: weight != 0 for name, weight in weights.items()})
+        assert follows_n_of_m(kept, n=n, m=m, layouts=layouts(result.network.module))
+        size[key] = sum(float(weight.abs().sum()) for weight in weights.values())
+    assert size["permuted"] > 1.003 * size["plain"]
+    [note] = permuted.notes
+    assert re.match(rf"Channels of \d+ groups were put into another order \(outputs .* {pattern} keeps \d\d", note)
+
+
+def test_a_permutation_is_for_patterns():
+    with pytest.raises(RecipeError, match="permute is for patterns N:M"):
+        jobs.recipe({**WEIGHTS, "prune.permute": True, "prune.sparsity": 0.5})
 
 
 # In which steps

@@ -18,6 +18,7 @@ from sparsense.pipeline.cuts import FAST_WIDTHS, Asked, Cut, cut, least_units
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pipeline.learnt_masks import searched
+from sparsense.pipeline.orders import told_order
 from sparsense.pipeline.outcome import pruning_row
 from sparsense.pipeline.padding import padded_for_export
 from sparsense.pipeline.pulse import pulse
@@ -56,7 +57,9 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     shares = _shares(job)
     watch = _stopwatch(job)
     share = _amount(job, watch, shares)
-    found, notes = searched(job, share) if job.section.search is not None else (journey(job, share, shares), [])
+    found, notes = (
+        searched(job, share) if job.section.search is not None else (journey(job, share, shares), told_order(job))
+    )
     found, told = _aligned(job, found, watch)
     notes += told
     network, mask = found.now.network, found.now.mask

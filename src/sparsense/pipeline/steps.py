@@ -9,6 +9,7 @@ from pathlib import Path
 from sparsense.pipeline.cuts import Asked, Cut, cut, least_units
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
+from sparsense.pipeline.orders import in_better_order
 from sparsense.pruning.schedule import SCHEDULES, EarlyTrigger
 from sparsense.pruning.shares import Shares
 from sparsense.pruning.surgery import cut_
@@ -22,7 +23,7 @@ def journey(job: Job, share: float, shares: Shares | None) -> Journey:
     """All steps up to `share` of the dense network, in the measure of the section; finished ones are not repeated."""
     section, schedule = job.section, job.section.schedule
     targets = SCHEDULES[PUBLISHED.get(schedule.name, schedule.name)](share, schedule.steps)
-    here = _started(job, share)
+    here = in_better_order(job, _started(job, share))
     least = {}
     if section.structure == "channel" and not section.ratios:
         least = least_units(here.now.network, section, share)

@@ -102,6 +102,9 @@ class PruneSection(Section):
     down, whichever is fastest. `each_group` goes on from there group by group, which takes minutes."""
     pattern: Pattern | None = None
     """`N:M`, such as `2:4`: N of every M consecutive inputs stay; `RxC`, such as `4x4`: whole blocks of weights go."""
+    permute: bool = False
+    """For `N:M`: channels are put into another order first, one in which the pattern keeps more of what matters; the
+    network computes the same."""
     ignore: list[str] = Field(default=[])
     """Layers that keep their outputs: name patterns such as `layer1.*`, or types such as `Linear`."""
     unsupported: Literal["raise", "keep"] = "raise"
@@ -151,6 +154,8 @@ class PruneSection(Section):
     def _target_problems(self) -> Iterator[str]:
         given = self.targets
         fixed = self.pattern is not None and ":" in self.pattern
+        if self.permute and not fixed:
+            yield "permute is for patterns N:M such as 2:4; leave it out"
         if fixed and given:
             yield f"pattern {self.pattern} says how much stays; leave out {given[0]}"
         if len(given) > 1 and set(given) != {"speedup", "milliseconds"}:
