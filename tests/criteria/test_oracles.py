@@ -133,6 +133,18 @@ def test_crop_and_grasp_are_products_with_the_whole_hessian(problem):
     close(flattened(saliency_of(module, "grasp", source)), signed - signed.min(), atol=1e-14)
 
 
+def test_crop_of_a_masked_network_leaves_out_the_gradient_of_what_is_gone(problem):
+    """Otherwise iterating would keep weights for the sake of the flow through weights that are zero."""
+    module, inputs, labels = problem
+    for weight in prunable_weights(module).values():
+        weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
+    weights, gradient, matrix = full_hessian(module, inputs, labels)
+    kept = (weights != 0).double()
+    saliency = flattened(saliency_of(module, "crop", Source(inputs, labels, batch_size=3)))
+    close(saliency, (weights * (matrix @ (kept * gradient))).abs())
+    assert not torch.allclose(saliency, (weights * (matrix @ gradient)).abs(), rtol=1e-3)
+
+
 def test_grasp_removes_what_raises_the_gradient_norm(problem):
     """The least salient weight is the one whose removal raises |g|^2 most, to first order."""
     module, inputs, labels = problem

@@ -12,7 +12,9 @@ from sparsense.sensitivity import SensitivityRecord
     advice="Networks at initialisation or early in training; iterate for high sparsities.",
 )
 def crop(weights: Weights, record: SensitivityRecord, /) -> Saliency:
-    """|w_j (H g)_j|: half the first-order change of |g|^2 when weight j becomes zero.
+    """|w_j (H (m g))_j|: half the first-order change of |m g|^2 when weight j becomes zero.
+
+    m is 0 at the weights that are zero already, which count as pruned, and 1 elsewhere.
 
     Args:
         weights: Parameter name -> weight.

@@ -39,8 +39,8 @@ def record_hessian_gradient(
 
     g and H are those of the mean loss over all samples, in evaluation mode, restricted to the prunable weights.
     The gate moment `hessian_gradient` of a channel is the derivative of <g, grad_w L> with respect to a
-    multiplier 1 on the channel's output. Zeroed weights stay in the sums, so mask the network first and read
-    the result at the kept weights (the criteria multiply by the weight, which does that).
+    multiplier 1 on the channel's output. Zeroed weights count as pruned: with m = 0 there and 1 elsewhere the
+    products are H (m g) and those of <m g, grad L>; the moment `gradient` is g everywhere.
 
     Args:
         module: Any network that can be differentiated twice.
@@ -63,10 +63,11 @@ def record_hessian_gradient(
         gradient = [torch.zeros_like(weight) for weight in weights]
         for part in losses:
             _add(gradient, torch.autograd.grad(part, weights, allow_unused=True, materialize_grads=True))
+        masked = [g * (weight.detach() != 0) for g, weight in zip(gradient, weights, strict=True)]
         products = [torch.zeros_like(tensor) for tensor in (*weights, *gates)]
         for part in losses:
             slope = torch.autograd.grad(part, weights, create_graph=True, allow_unused=True, materialize_grads=True)
-            flow = torch.stack([(g * s).sum() for g, s in zip(gradient, slope, strict=True)]).sum()
+            flow = torch.stack([(g * s).sum() for g, s in zip(masked, slope, strict=True)]).sum()
             _add(products, torch.autograd.grad(flow, (*weights, *gates), allow_unused=True, materialize_grads=True))
     moments = {
         name: {"gradient": _array(g), "hessian_gradient": _array(hg)}
