@@ -24,7 +24,7 @@ from sparsense.detector.explain import ERROR_MAP, GRADIENT_MAP, check_explanatio
 from sparsense.errors import ExportError, InputError
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import HEADS, Head
-from sparsense.heads.contributions import Contributions
+from sparsense.heads.contributions import Contributions, shared_out
 from sparsense.parity import Parity
 from sparsense.runtime import ExportedDetector
 from tiny_autoencoder import tiny_autoencoder, tiny_autoencoder_graph
@@ -39,6 +39,7 @@ WITH_PARTS = {
     "latent_norm": "terms",
     "mahalanobis": "features",
     "purview": "layers",
+    "reconstruction_profile": "terms",
     "relative_mahalanobis": "features",
     "sensnorm": "layers",
     "sensnorm_gates": "layers",
@@ -46,12 +47,26 @@ WITH_PARTS = {
 }
 
 
+CHANNELS = {
+    "fusion": "sensnorm_profile: stem[0]",
+    "gaia_a": "stem[0]",
+    "gaia_z": "stem[0]",
+    "gram": "stem[0]",
+    "purview": "stem[0]",
+    "reconstruction_profile": "error",
+    "sensnorm": "stem[0]",
+    "sensnorm_gates": "stem[0]",
+    "sensnorm_profile": "stem[0]",
+}
+
+
 @cache
-def scored_with(name: str, **options: Any) -> tuple[Scored, dict[str, Any]]:
+def scored_with(name: str, detail: str = "parts", **options: Any) -> tuple[Scored, dict[str, Any]]:
     reconstructs = HEADS[name].task == "reconstruction"
     graph, network = (tiny_autoencoder_graph(), tiny_autoencoder()) if reconstructs else (tiny_graph(), tiny_network())
     data = tiny_images("fit", 120, seed=0, side=16) if reconstructs else tiny_data("fit", 240, seed=0)
-    return explained(fit_head(graph, HEADS[name](**options), data, preprocessing=network.preprocessing))
+    scored = fit_head(graph, HEADS[name](**options), data, preprocessing=network.preprocessing)
+    return explained(scored, detail=detail)
 
 
 def inputs_of(name: str) -> np.ndarray:
@@ -81,6 +96,73 @@ def test_parts_add_up_to_the_score(name: str) -> None:
     np.testing.assert_allclose(parts.sum(1) / scale, found["score"] / scale, atol=2e-5)
     assert (parts.std(0) > 0).any()
     assert check_explanation(scored, inputs_of(name)) < 1e-4
+
+
+@pytest.mark.parametrize("name", list(CHANNELS))
+def test_channels_add_up_to_their_layers_and_to_the_score(name: str) -> None:
+    (whole, coarse), (divided, card) = scored_with(name, "layers"), scored_with(name, "channels")
+    assert (coarse["kind"], card["kind"]) == ("layers", "channels")
+    layers, found = run(whole, inputs_of(name)), run(divided, inputs_of(name))
+    np.testing.assert_allclose(found["score"], layers["score"], rtol=1e-5)
+    parts = found["explanation"].astype(np.float64)
+    scale = np.maximum(np.abs(parts).sum(1, keepdims=True), 1e-6)
+    np.testing.assert_allclose(parts.sum(1) / scale[:, 0], found["score"] / scale[:, 0], atol=2e-5)
+    assert card["names"][0] == CHANNELS[name]
+    assert len(card["names"]) == len(set(card["names"])) > len(coarse["names"])
+    owners = [part.partition("[")[0] for part in card["names"]]
+    for column, layer in enumerate(coarse["names"]):
+        own = parts[:, [owner == layer for owner in owners]].sum(1)
+        np.testing.assert_allclose(own / scale[:, 0], layers["explanation"][:, column] / scale[:, 0], atol=2e-5)
+
+
+def test_a_gate_adds_its_own_term_of_the_distance() -> None:
+    scored, card = scored_with("sensnorm_gates", "channels", by_class=False)
+    assert scored.observed is not None
+    session = Session(scored.network.model, [scored.observed, scored.explanations["explanation"]], threads=1)
+    observed, found = session(inputs_of("sensnorm_gates"))
+    state = scored.head.state()
+    centred = observed - state["means"]
+    expected = centred * (centred @ (state["whitening"].T @ state["whitening"]))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+    assert card["names"][-1] == "head[3]"
+
+
+def test_a_channel_whose_gate_does_nothing_adds_nothing() -> None:
+    """Gates that are 0 get no share of their layer's part; the others get theirs in proportion."""
+    graph = ir.Graph(
+        [ir.val("parts", ir.DataType.FLOAT, ["N", 2]), ir.val("sizes", ir.DataType.FLOAT, ["N", 5])],
+        [], nodes=[], opset_imports={"": 20}, name="shares",
+    )  # fmt: skip
+    value = shared_out(Builder(graph), *graph.inputs, [2, 3])
+    parts, sizes = np.array([[6, -4], [1, 9]], np.float32), np.array([[0, 3, 1, 1, 2], [5, 5, 0, 0, 0]], np.float32)
+    (found,) = Session(ir.Model(graph, ir_version=10), [value], threads=1)({"parts": parts, "sizes": sizes})
+    np.testing.assert_allclose(found, [[0, 6, -1, -1, -2], [0.5, 0.5, 3, 3, 3]], rtol=1e-6, atol=1e-20)
+
+
+@pytest.mark.parametrize("method", ["fisher", "harmonic", "cauchy", "z"])
+def test_a_fusion_is_divided_as_its_members_are(method: str) -> None:
+    members = ("sensnorm_profile", "relative_mahalanobis", "energy")
+    scored, card = scored_with("fusion", "layers", members=members, method=method)
+    divided = [f"sensnorm_profile: {layer}" for layer in ("stem", "block", "head", "rest")]
+    assert card["names"] == [*divided, "relative_mahalanobis", "energy"]
+    found = run(scored, inputs_of("fusion"))["explanation"]
+    whole = run(scored_with("fusion", members=members, method=method)[0], inputs_of("fusion"))["explanation"]
+    np.testing.assert_allclose(found[:, :4].sum(1), whole[:, 0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[:, 4:], whole[:, 1:], rtol=1e-4, atol=1e-5)
+    alone = run(scored_with("sensnorm_profile")[0], inputs_of("fusion"))["explanation"]
+    regular = alone.sum(1) > 0.2 * np.abs(alone).sum(1)  # parts do not nearly cancel: nothing is left over
+    assert regular.sum() > 6
+    np.testing.assert_allclose(found[regular, 3], 0, atol=1e-4)
+    shares = alone[regular] / alone[regular].sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        found[regular, :3], shares * found[regular, :3].sum(1, keepdims=True), rtol=2e-2, atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "energy"])
+def test_a_score_without_channels_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match=rf"explaining head '{name}': its score cannot be divided into channels; ask"):
+        scored_with(name, "channels")
 
 
 @pytest.mark.parametrize("method", ["fisher", "harmonic", "cauchy", "z"])

@@ -29,8 +29,8 @@ data:
     letters: {source: letters, limit: 40}
 prune: null
 sensitivity: {samples: 20}
-heads: [{name: sensnorm_profile, explain: true}, {name: energy, explain: true}]
-fit: {samples: 200}
+heads: [{name: sensnorm_profile, explain: true, detail: channels}, {name: energy, explain: true}]
+fit: {samples: 200, cache: FOLDER}
 calibrate: {false_alarm_rate: 0.1, per_class: pool}
 benchmark: null
 """
@@ -38,7 +38,8 @@ benchmark: null
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_recipe(read_recipe(RECIPE), output=tmp_path_factory.mktemp("run") / "explained")
+    base = tmp_path_factory.mktemp("run")
+    return run_recipe(read_recipe(RECIPE.replace("FOLDER", str(base / "kept"))), output=base / "explained")
 
 
 def test_the_detector_explains_and_the_card_says_what(folder: Path) -> None:
@@ -51,6 +52,11 @@ def test_the_detector_explains_and_the_card_says_what(folder: Path) -> None:
     np.testing.assert_allclose(found.explanation.sum(1), found.score, rtol=1e-3)
     assert found.explanation_map is not None
     assert found.explanation_map.shape == (5, *images.shape[1:3])
+
+
+def test_what_the_heads_observed_is_kept(folder: Path) -> None:
+    kept = [len(list(place.glob("*.npz"))) for place in (folder.parent / "kept").iterdir()]
+    assert sorted(kept) == [1, 4]  # 200 samples in batches of 64; a head that learns nothing looks at the first
 
 
 def test_the_card_counts_what_the_file_decides(folder: Path) -> None:
@@ -77,7 +83,8 @@ def test_the_file_recognises_what_it_was_made_from(folder: Path) -> None:
 def test_the_most_anomalous_inputs_are_kept_with_their_reasons(folder: Path) -> None:
     card, drawn = load_card(folder / "card.json"), read_explanations(folder / "explanations.npz")
     profile, energy = card.explanations
-    assert (profile.kind, energy.kind) == ("layers", None)
+    assert (profile.kind, energy.kind) == ("channels", None)
+    assert all(name.endswith("]") for name in profile.names)
     found = drawn["dense", "sensnorm_profile"]
     assert [example.dataset for example in profile.examples] == ["test", "test", "letters", "letters"]
     np.testing.assert_allclose(np.sum(found.parts, axis=1), [e.score for e in profile.examples], rtol=1e-3)
@@ -95,6 +102,7 @@ def test_the_report_draws_them(folder: Path) -> None:
     assert "Where the highest scores of energy (dense network) come from" in text
     assert '"type":"bar"' in text
     assert '"type":"heatmap"' in text
+    assert "Which channels make the highest score of sensnorm_profile (dense network)" in text
     assert "per class" in text
 
 

@@ -14,11 +14,14 @@ from sparsense.autodiff.gates import sum_positions
 from sparsense.autodiff.layers import Layer
 from sparsense.autodiff.rules.linear import swap
 from sparsense.autodiff.shapes import dims, rank
-from sparsense.autodiff.weight_gradient import Block, blocks, weight_value, with_weight
+from sparsense.autodiff.weight_gradient import Block, blocks, join, weight_value, with_weight
 from sparsense.graph.build import Builder
 
 SAFE = 5
 """Highest order whose powers stay in the range of float32 for any sensitivity that occurs, once scaled."""
+
+JOINED = 2**14
+"""Weights of a layer whose blocks are put together before several norms are taken: there the number of nodes costs."""
 
 
 def sensitivity_norms(
@@ -43,7 +46,10 @@ def sensitivity_norms(
     if list(orders) == [2] and not times_weight and _gram_is_cheaper(layer):
         return [_gram_norm(op, layer, delta)]
     scale = max(power_scale(order, layer.weight.size) for order in orders)
-    values = [_scaled(op, part, scale, times_weight=times_weight) for part in blocks(op, layer, delta)]
+    parts = blocks(op, layer, delta)
+    if len(orders) > 1 and layer.weight.size <= JOINED:
+        parts = [join(op, parts)]
+    values = [_scaled(op, part, scale, times_weight=times_weight) for part in parts]
     norms = [_norm(op, values, order) for order in orders]
     return norms if scale == 1 else [op.Mul(norm, 1 / scale) for norm in norms]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ MOST_PIXELS = 96
 def explanations(row: Explanation, drawn: Drawn) -> list[Figure]:
     """The pictures of one detector; as many as it has explanations."""
     found = [_parts(row, drawn)] if drawn.parts is not None else []
+    if drawn.parts is not None and row.kind == "channels":
+        found.append(_channels(row, drawn))
     return [*found, _maps(row, drawn)] if drawn.maps is not None and drawn.images is not None else found
 
 
@@ -53,6 +56,53 @@ def _bars(name: str, names: list[str], values: NDArray[Any], shade: str) -> dict
         "marker": {"color": shade},
         "hovertemplate": f"{name}: %{{y:.4g}}<extra>%{{x}}</extra>",
     }
+
+
+def _channels(row: Explanation, drawn: Drawn) -> Figure:
+    """Layers by channels of the highest score, less what is usual."""
+    most = int(np.argmax([example.score for example in row.examples]))
+    layers = channel_rows(row.names, np.asarray(drawn.parts)[most] - np.asarray(drawn.usual))
+    step = max(1, -(-max(map(len, layers.values())) // MOST_PIXELS))
+    rows = [np.add.reduceat(values, np.arange(0, len(values), step)) for values in layers.values()]
+    figure = panels([""])
+    size = max(float(np.abs(values).max()) for values in rows) or 1.0
+    wide = max(map(len, rows))
+    lines = [[*(float(f"{value:.3g}") for value in values), *[None] * (wide - len(values))] for values in rows]
+    figure.add_trace(
+        {
+            "type": "heatmap",
+            "y": [plain(name) for name in layers],
+            "z": lines,
+            "x0": 0,
+            "dx": step,
+            "colorscale": "RdBu",
+            "reversescale": True,
+            "zmin": -size,
+            "zmax": size,
+            "hovertemplate": "%{y}, channel %{x}: %{z:.3g}<extra></extra>",
+        }
+    )
+    figure.update_xaxes(title_text="channel")
+    figure.update_yaxes(autorange="reversed")
+    called = _called(row.examples[most])
+    summed = f" Every {step} neighbouring channels are summed." if step > 1 else ""
+    caption = f"Which channels make the highest score of {row.head} ({row.variant} network), {called}, less the usual."
+    totals = {name: float(values.sum()) for name, values in layers.items()}
+    first = max(totals, key=totals.__getitem__)
+    told = f"{caption} Most of all those of {first}, together {numbers.digits(totals[first])}."
+    return finished(figure, caption + summed, told, height=120 + 22 * len(rows))
+
+
+def channel_rows(names: Sequence[str], values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Layer -> the values of its channels, from parts called `layer[channel]`; others are no channels.
+
+    Example:
+        >>> channel_rows(["error", "a[0]", "a[1]", "b[0]"], np.array([9, 1, 2, 3]))
+        {'a': array([1, 2]), 'b': array([3])}
+    """
+    owners = [name.rpartition("[")[0] for name in names]
+    layers = dict.fromkeys(owner for owner in owners if owner)
+    return {layer: values[[owner == layer for owner in owners]] for layer in layers}
 
 
 def _maps(row: Explanation, drawn: Drawn) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,14 @@ class Layout(StrEnum):
 
 
 Numbers = Annotated[str, typer.Option(metavar="A[,B,C]", help="One number, or one per channel.")]
+
+
+class Detail(StrEnum):
+    """The head's own parts, or finer ones."""
+
+    PARTS = "parts"
+    LAYERS = "layers"
+    CHANNELS = "channels"
 
 
 @app.command()
@@ -54,6 +62,9 @@ def attach(
         PerClass, typer.Option(help="A threshold per predicted class; pool: of classes with enough samples.")
     ] = PerClass.NO,
     explain: Annotated[bool, typer.Option("--explain", help="Add outputs that say what a score is made of.")] = False,
+    detail: Annotated[
+        Detail, typer.Option(help="What --explain divides a score into; parts: the head's own.")
+    ] = Detail.PARTS,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what the head observes: a fitting goes on after an interruption.")
     ] = None,
@@ -86,12 +97,20 @@ def attach(
             output_name=output_name,
             per_class=named(per_class),
             explain=explain,
+            detail=in_detail(detail),
             cache=cache,
             progress=report,
         )
     if not quiet:
         _tell(card, head, len(fit))
     typer.echo(output)
+
+
+def in_detail(choice: Detail) -> Literal["parts", "layers", "channels"]:
+    """As the library calls it."""
+    if choice is Detail.PARTS:
+        return "parts"
+    return "layers" if choice is Detail.LAYERS else "channels"
 
 
 def _tell(card: dict[str, Any], head: str, fitted: int) -> None:

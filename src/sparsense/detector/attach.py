@@ -17,7 +17,7 @@ from sparsense.class_calibration import PerClass
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.close import calibrated
-from sparsense.detector.explain import check_explanation, explained
+from sparsense.detector.explain import Detail, check_explanation, explained
 from sparsense.detector.file import parity_inputs, write_detector
 from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradients import TOLERANCE, check_gradients
@@ -46,6 +46,7 @@ def attach_to_file(
     output_name: str | None = None,
     per_class: PerClass = "no",
     explain: bool = False,
+    detail: Detail = "parts",
     cache: Path | None = None,
     tolerance: float = 1e-5,
     progress: Progress = silent,
@@ -68,6 +69,7 @@ def attach_to_file(
         output_name: The value of the model that is its answer, also one inside; default: the first output.
         per_class: A threshold for each predicted class; see `calibrated`.
         explain: Add the outputs `explanation` and `explanation_map`; see `explained`.
+        detail: What the explanation divides a score into.
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
         tolerance: Largest relative error of the scores at which the file is kept.
         progress: Called after every batch.
@@ -92,7 +94,7 @@ def attach_to_file(
     held_out = preprocessing.arrange(calibration.inputs)
     progress(f"calibrating on {calibration.name}", 0, len(held_out))
     compared = parity_inputs(held_out)
-    scored, about = _explained(scored, compared) if explain else (scored, {})
+    scored, about = _explained(scored, compared, detail) if explain else (scored, {})
     closed, found = calibrated(scored, scored.judge(held_out), false_alarm_rate, per_class=per_class)
     progress("comparing with a second evaluation", 0, len(compared))
     parity = second_opinion(scored, compared, tolerance=tolerance)
@@ -117,9 +119,9 @@ def attach_to_file(
     return {**card, "parity": {**card["parity"], "rows": rows}}
 
 
-def _explained(scored: Scored, inputs: Array) -> tuple[Scored, dict[str, Any]]:
+def _explained(scored: Scored, inputs: Array, detail: Detail) -> tuple[Scored, dict[str, Any]]:
     """With explanations that were checked, and what the card says about them."""
-    scored, about = explained(scored)
+    scored, about = explained(scored, detail=detail)
     error = check_explanation(scored, inputs)
     return scored, {"explanation": {**about, "error": error}}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -16,12 +16,13 @@ from sparsense.errors import ExportError, UnsupportedOperatorError
 from sparsense.graph.run import Session
 from sparsense.heads.contributions import Contributions
 
+Detail = Literal["parts", "layers", "channels"]
 ERROR_MAP = "error of the reconstruction at every position"
 GRADIENT_MAP = "|d score / d network input|, summed over channels"
 TOLERANCE = 1e-3  # of the sum of the magnitudes of all parts: parts may cancel
 
 
-def explained(scored: Scored) -> tuple[Scored, dict[str, Any]]:
+def explained(scored: Scored, *, detail: Detail = "parts") -> tuple[Scored, dict[str, Any]]:
     """Add the outputs `explanation` and `explanation_map` to a scored network.
 
     `explanation` [N, P] holds what each layer, feature, member or term adds to the score; a row adds up to the score.
@@ -29,19 +30,21 @@ def explained(scored: Scored) -> tuple[Scored, dict[str, Any]]:
 
     Args:
         scored: Straight from `fit_head`; its network takes the new nodes.
+        detail: `parts`: the head's own (members, layers, features, terms). `layers`, `channels`: divided into these;
+            of a fusion, members without them stay whole.
 
     Returns:
         The same with `explanations`, and for the card: `kind` and `names` of the parts, `map`, and what was left out.
 
     Raises:
-        ExportError: The head offers neither.
+        ExportError: The head offers neither, or not in such detail.
     """
     network, head = scored.network, scored.head
     if scored.observed is None:
         raise ExportError(f"explaining head {head.name!r}: expected it straight from fit_head, found no observation")
     values: dict[str, ir.Value] = {}
     card: dict[str, Any] = {}
-    if (parts := head.explain(network, scored.observed)) is not None:
+    if (parts := _parts(scored, scored.observed, detail)) is not None:
         values["explanation"] = network.op.Identity(parts.value)
         card |= _described(parts)
     found, card["map"] = _map(scored)
@@ -53,6 +56,18 @@ def explained(scored: Scored) -> tuple[Scored, dict[str, Any]]:
             "another head, or leave the explanation out"
         )
     return replace(scored, explanations=values), card
+
+
+def _parts(scored: Scored, observed: ir.Value, detail: Detail) -> Contributions | None:
+    head = scored.head
+    if detail == "parts":
+        return head.explain(scored.network, observed)
+    if (found := head.divide(scored.network, observed, detail)) is None:
+        raise ExportError(
+            f"explaining head {head.name!r}: its score cannot be divided into {detail}; ask for its own parts, or "
+            "choose a head on sensitivities or Gram matrices"
+        )
+    return found
 
 
 def _described(parts: Contributions) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.cauchy import cauchy
 from sparsense.heads.checks import at_least, one_of
-from sparsense.heads.contributions import Contributions
+from sparsense.heads.contributions import TINY, Contributions
 from sparsense.heads.evaluate import score_blocks
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, Stream, register
@@ -24,6 +24,7 @@ from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.spool import Spool, spooled
 from sparsense.heads.surprise import surprise_knots, surprise_of
 
+LEAST_SUM = 0.1  # of the magnitudes of a score's parts, for its share to be divided in proportion
 METHODS = ("fisher", "harmonic", "cauchy", "z")
 
 
@@ -114,12 +115,29 @@ class Fusion(Head):
             evidence = op.Mul(op.Softmax(evidence, axis=1), total)
         return Contributions("members", [head.name for head in self._heads], evidence)
 
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions:
+        """What every member adds, divided as its own score is; a member that has no such parts stays whole."""
+        op, evidence = network.op, self.explain(network, observed).value
+        shares = op.call("Split", evidence, [1] * len(self._heads), axis=1, outputs=len(self._heads))
+        names, columns = [], []
+        for head, own, share in zip(self._heads, self._observations(op, observed), shares, strict=True):
+            if (found := head.divide(network, own, into)) is None:
+                names.append(head.name)
+                columns.append(share)
+            else:
+                names += [f"{head.name}: {name}" for name in (*found.names, "rest")]
+                columns += _divided(op, share, op.Unsqueeze(head.score(op, own), [1]), found.value)
+        return Contributions(into, names, concatenated(op, columns))
+
+    def _observations(self, op: Builder, observed: ir.Value) -> tuple[ir.Value, ...]:
+        """Every member's."""
+        return op.call("Split", observed, self._widths, axis=1, outputs=len(self._widths))
+
     def _evidence(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Every member's surprise or standardised score, [N, M]."""
         knots, slopes, scales = self.learnt("knots"), self.learnt("slopes"), self.learnt("scales")
         columns = []
-        observations = op.call("Split", observed, self._widths, axis=1, outputs=len(self._widths))
-        for index, (head, own) in enumerate(zip(self._heads, observations, strict=True)):
+        for index, (head, own) in enumerate(zip(self._heads, self._observations(op, observed), strict=True)):
             score = op.Unsqueeze(head.score(op, own), [1])
             if self.method == "z":
                 mean, spread = (float(number) for number in scales[index])
@@ -141,6 +159,17 @@ class Fusion(Head):
             f"{i}.{head.name}.{key}": value for i, head in enumerate(self._heads) for key, value in head.state().items()
         }
         return super().state() | own
+
+
+def _divided(op: Builder, share: ir.Value, score: ir.Value, parts: ir.Value) -> list[ir.Value]:
+    """A share [N, 1] divided in proportion to the parts [N, P] of a score [N, 1], and what is left over.
+
+    Something is left over where the parts nearly cancel, or the score is not positive: a proportion says nothing there.
+    """
+    magnitude = op.ReduceSum(op.Abs(parts), [1], keepdims=1)
+    whole = op.Max(score, op.Max(op.Mul(magnitude, LEAST_SUM), TINY))
+    divided = op.Mul(parts, op.Div(share, whole))
+    return [divided, op.Sub(share, op.ReduceSum(divided, [1], keepdims=1))]
 
 
 def held_out_scores(head: Head, spool: Spool, columns: slice, labels: Array | None, part: Array) -> Array:

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff import Layer, differentiate, weighted_layers
-from sparsense.autodiff.shapes import ones_like, rank
+from sparsense.autodiff.shapes import dims, ones_like, rank
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.contributions import Contributions, channels_of, names_of, per_group
+from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
 from sparsense.heads.features import LastLayer
 from sparsense.heads.head import Head, register
 from sparsense.heads.loss import predicted_class
@@ -35,10 +35,19 @@ class GradientAbnormality(Head):
 
     def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
         """What the channels of every layer add."""
-        op, layers = network.op, self._inner(network)
-        widths = channels_of(layers)
-        squares = op.Mul(op.Mul(observed, observed), 1 / sum(widths))
-        return Contributions("layers", names_of(layers), per_group(op, squares, widths))
+        layers = self._inner(network)
+        value = per_group(network.op, self._squares(network.op, observed), channels_of(layers))
+        return Contributions("layers", names_of(layers), value)
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """By channels: their squares."""
+        if into != "channels":
+            return super().divide(network, observed, into)
+        return Contributions("channels", channel_names(self._inner(network)), self._squares(network.op, observed))
+
+    def _squares(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """What every channel adds to the mean, [N, channels]."""
+        return op.Mul(op.Mul(observed, observed), 1 / dims(observed)[1])
 
     def _inner(self, network: ForwardGraph) -> list[Layer]:
         """The chosen layers, without the one that makes the logits."""

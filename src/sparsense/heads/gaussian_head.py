@@ -18,8 +18,9 @@ from sparsense.heads.classes import ClassMoments
 from sparsense.heads.contributions import Contributions, names_of, per_group
 from sparsense.heads.gaussian import whitening
 from sparsense.heads.head import Array, Head
-from sparsense.heads.loss import predicted_class
+from sparsense.heads.loss import elasticity_seed, predicted_class
 from sparsense.heads.sample import Sample
+from sparsense.heads.sensitivity import divided_by_gates
 from sparsense.heads.shrinkage import likeliest_shrinkage
 
 ROWS = 4000  # more do not move the choice of the shrinkage
@@ -78,11 +79,26 @@ class GaussianHead(Head):
 
         Layers that vary together share what they add; one may take away what another one adds too much.
         """
-        op, layers = network.op, weighted_layers(network, layers=self.layers)
-        centred, white = self._distances(op, observed)
-        pulled = op.MatMul(white, self.learnt("whitening").astype(np.float32))
-        value = per_group(op, op.Mul(centred, pulled), self.columns(layers))
+        layers = weighted_layers(network, layers=self.layers)
+        value = per_group(network.op, self.terms(network.op, observed), self.columns(layers))
         return Contributions("layers", names_of(layers), value)
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """By channels: the layers' parts again, each divided by the sensitivities of its channels' gates."""
+        parts = self.explain(network, observed)
+        if into != "channels":
+            return parts
+        layers = weighted_layers(network, layers=self.layers)
+        return divided_by_gates(network, layers, self.seed(network), parts.value)
+
+    def terms(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """What every number of v adds: (v - mu)_i (C^-1 (v - mu))_i, [N, D]."""
+        centred, white = self._distances(op, observed)
+        return op.Mul(centred, op.MatMul(white, self.learnt("whitening").astype(np.float32)))
+
+    def seed(self, network: ForwardGraph) -> ir.Value:
+        """Gradient by the logits of what v holds sensitivities of, [N, K]."""
+        return elasticity_seed(network)
 
     def columns(self, layers: Sequence[Layer]) -> list[int]:
         """How many numbers of v belong to each layer; the default: the same for all."""

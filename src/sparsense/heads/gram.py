@@ -14,7 +14,7 @@ from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
-from sparsense.heads.contributions import Contributions, names_of
+from sparsense.heads.contributions import Contributions, channel_names, names_of, per_group
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, register
 from sparsense.heads.row_sums import row_sums
@@ -108,10 +108,22 @@ class GramMatrices(Head):
 
     def explain(self, network: ForwardGraph, observed: ir.Value) -> Contributions:
         """What every layer adds."""
-        layers = weighted_layers(network, layers=self.layers)
-        members = np.tile(np.repeat(np.eye(len(layers)), self._channels, axis=0), (len(self.powers), 1))
-        value = network.op.MatMul(self._deviation(network.op, observed), members.astype(np.float32))
-        return Contributions("layers", names_of(layers), value)
+        names = names_of(weighted_layers(network, layers=self.layers))
+        return Contributions(
+            "layers", names, per_group(network.op, self._by_channel(network.op, observed), self._channels)
+        )
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """By channels: what each one's sums add."""
+        if into != "channels":
+            return super().divide(network, observed, into)
+        names = channel_names(weighted_layers(network, layers=self.layers))
+        return Contributions("channels", names, self._by_channel(network.op, observed))
+
+    def _by_channel(self, op: Builder, observed: ir.Value) -> ir.Value:
+        """Deviations of all powers together, [N, channels]."""
+        each = op.Reshape(self._deviation(op, observed), [0, len(self.powers), sum(self._channels)])
+        return op.ReduceSum(each, [1], keepdims=0)
 
     def _deviation(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Weighted deviation of every row sum, over the predicted class's probability: [N, powers * channels]."""

@@ -78,6 +78,11 @@ class Head(ABC):
         """Add the nodes that say what the score is made of; None, the default, where it has no parts that add up."""
         return None
 
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """The same, in parts of one kind: `layers` or `channels`; None where the score has none of that kind."""
+        found = self.explain(network, observed)
+        return found if found is not None and found.kind == into else None
+
     def locate(self, network: ForwardGraph) -> ir.Value | None:  # noqa: ARG002
         """Add the nodes of a map `[N, H, W]` of where the score comes from; for heads that look at positions."""
         return None

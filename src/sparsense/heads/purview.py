@@ -43,7 +43,9 @@ class Purview(GaussianHead):
     def describe(self, network: ForwardGraph) -> ir.Value:
         """Log squared norms, [N, L]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
-        seed = op.Div(
-            -1.0, op.Add(op.Exp(network.output), 1.0)
-        )  # sigmoid(f) - 1; the runtime's Sigmoid keeps few digits
-        return op.Mul(op.Log(op.Max(gradient_norms(network, layers, seed), TINY)), 2.0)
+        return op.Mul(op.Log(op.Max(gradient_norms(network, layers, self.seed(network)), TINY)), 2.0)
+
+    def seed(self, network: ForwardGraph) -> ir.Value:
+        """sigmoid(f) - 1, [N, K]; the runtime's Sigmoid keeps few digits."""
+        op = network.op
+        return op.Div(-1.0, op.Add(op.Exp(network.output), 1.0))

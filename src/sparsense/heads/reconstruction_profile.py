@@ -12,7 +12,7 @@ from sparsense.heads.contributions import Contributions
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
 from sparsense.heads.reconstruction_error import error_gradient, mean_error
-from sparsense.heads.sensitivity import TINY, check_structure, layer_norms
+from sparsense.heads.sensitivity import TINY, check_structure, divided_by_gates, layer_norms
 from sparsense.heads.sensnorm_profile import check_orders
 
 
@@ -58,6 +58,16 @@ class ReconstructionProfile(GaussianHead):
         """What the error and every layer add to the distance; they share what they have in common."""
         found = super().explain(network, observed)
         return Contributions("terms", ["error", *found.names], found.value)
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """The error stays whole."""
+        op, parts = network.op, self.explain(network, observed)
+        if into != "channels":
+            return Contributions(into, parts.names, parts.value)
+        layers = weighted_layers(network, layers=self.layers)
+        error, rest = op.call("Split", parts.value, [1, len(layers)], axis=1, outputs=2)
+        found = divided_by_gates(network, layers, error_gradient(network), rest)
+        return Contributions(into, ["error", *found.names], op.Concat(error, found.value, axis=1))
 
     def columns(self, layers: Sequence[Layer]) -> list[int]:
         """One number for the error, and one per order for every layer."""

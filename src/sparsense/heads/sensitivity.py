@@ -14,6 +14,7 @@ from sparsense.autodiff.weight_gradient import blocks
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import one_of
+from sparsense.heads.contributions import Contributions, channel_names, channels_of, shared_out
 from sparsense.heads.head import Array
 
 TINY = 1e-30  # a layer that a dead input does not reach has norm 0
@@ -32,6 +33,17 @@ def sensitivities(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value
     if structure == "channel":
         return gate_sensitivities(op, layers, deltas)
     return [op.Mul(*weight_gradient(op, layer, deltas[layer.output])) for layer in layers]
+
+
+def divided_by_gates(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value, parts: ir.Value) -> Contributions:
+    """What every layer adds, [N, L], divided among its channels by the magnitudes of their gates' sensitivities.
+
+    A gate's sensitivity is the sum of those of its channel's weights: what a change of the whole channel would do.
+    """
+    op = network.op
+    gates = op.Abs(concatenated(op, sensitivities(network, layers, seed, structure="channel")))
+    value = shared_out(op, parts, gates, channels_of(layers))
+    return Contributions("channels", channel_names(layers), value)
 
 
 def gradients(network: ForwardGraph, layers: Sequence[Layer], seed: ir.Value) -> list[ir.Value]:

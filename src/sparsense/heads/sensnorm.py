@@ -16,7 +16,14 @@ from sparsense.heads.checks import flag, one_of
 from sparsense.heads.contributions import Contributions, names_of
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.loss import elasticity_seed, one_hot, predicted_class
-from sparsense.heads.sensitivity import check_order, check_structure, layer_distances, layer_norms, sensitivities
+from sparsense.heads.sensitivity import (
+    check_order,
+    check_structure,
+    divided_by_gates,
+    layer_distances,
+    layer_norms,
+    sensitivities,
+)
 
 
 @register
@@ -105,6 +112,14 @@ class SensNorm(Head):
         """What every layer adds to the mean."""
         names = names_of(weighted_layers(network, layers=self.layers))
         return Contributions("layers", names, network.op.Mul(observed, 1 / len(names)))
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """By channels: each layer's part divided by the sensitivities of its channels' gates."""
+        parts = self.explain(network, observed)
+        if into != "channels":
+            return parts
+        layers = weighted_layers(network, layers=self.layers)
+        return divided_by_gates(network, layers, elasticity_seed(network), parts.value)
 
     def state(self) -> dict[str, Array]:
         """The reference of each layer, arranged as in the graph."""

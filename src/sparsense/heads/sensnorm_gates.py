@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from sparsense.autodiff import Layer, weighted_layers
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.contributions import channels_of
+from sparsense.heads.contributions import Contributions, channel_names, channels_of
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
 from sparsense.heads.loss import elasticity_seed
@@ -53,6 +53,13 @@ class SensitivityGates(GaussianHead):
                 "layers=..."
             )
         return row
+
+    def divide(self, network: ForwardGraph, observed: ir.Value, into: str) -> Contributions | None:
+        """By channels: what each gate adds to the distance."""
+        if into != "channels":
+            return super().divide(network, observed, into)
+        names = channel_names(weighted_layers(network, layers=self.layers))
+        return Contributions("channels", names, self.terms(network.op, observed))
 
     def columns(self, layers: Sequence[Layer]) -> list[int]:
         """As many as each layer has channels."""

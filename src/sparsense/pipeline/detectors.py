@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.benchmark.card import Explanation
+from sparsense.benchmark.card import Explanation, Precision
 from sparsense.benchmark.explanation_file import Drawn
 from sparsense.benchmark.metrics import Array
 from sparsense.calibrate import Calibration
@@ -24,6 +25,7 @@ from sparsense.detector import (
     fit_head,
     parity_inputs,
 )
+from sparsense.detector.explain import Detail
 from sparsense.detector.seen import properties
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
 from sparsense.graph.run import with_outputs
@@ -54,6 +56,7 @@ class Attached:
         scores: Data set -> scores, for `test` and every anomalous set.
         flags: The same sets -> what the detector decides.
         seen: Hashes of the inputs that it was made from, for the file.
+        precision: Of the network's weights.
         explanation: What the report shows of its explanations, and the arrays behind it.
     """
 
@@ -67,6 +70,7 @@ class Attached:
     flags: dict[str, NDArray[np.bool_]]
     seen: dict[str, str]
     explanation: tuple[Explanation, Drawn] | None = None
+    precision: Precision = "float32"
 
     @property
     def content(self) -> bytes:
@@ -120,20 +124,22 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             preprocessing=preprocessing,
             batch_size=recipe.fit.batch_size,
             progress=_labelled(progress, f"{variant.name} {section.name}"),
+            cache=None if recipe.fit.cache is None else Path(recipe.fit.cache),
         )
         parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
-        variant.detectors.append(_attach(scored, section, recipe, data, parity, variant))
+        variant.detectors.append(attach(scored, section, recipe, data, parity, variant))
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
     return lambda what, done, of: progress(f"{label}: {what}", done, of)
 
 
-def _attach(
+def attach(
     scored: Scored, section: HeadSection, recipe: Recipe, data: RunData, parity: Parity, variant: Variant
 ) -> Attached:
+    """Calibrate a fitted head, close its graph, compare it with the oracle, and judge all sets."""
     preprocessing = variant.network.preprocessing
-    scored, about = _explained(scored, parity.inputs) if section.explain else (scored, {})
+    scored, about = _explained(scored, parity.inputs, section.detail) if section.explain else (scored, {})
     held_out = scored.judge(preprocessing.arrange(data.calibration.inputs))
     asked = recipe.calibrate
     model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
@@ -162,9 +168,9 @@ def _attach(
     return Attached(section.name, card, model, calibration, parity, rows, scores, flags, seen, shown)
 
 
-def _explained(scored: Scored, inputs: Array) -> tuple[Scored, dict[str, Any]]:
+def _explained(scored: Scored, inputs: Array, detail: Detail) -> tuple[Scored, dict[str, Any]]:
     """With explanations that were checked, and what the card says about them."""
-    scored, about = explained(scored)
+    scored, about = explained(scored, detail=detail)
     return scored, {**about, "error": check_explanation(scored, inputs)}
 
 

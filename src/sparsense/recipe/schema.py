@@ -128,6 +128,8 @@ class HeadSection(Section):
     """Options of the head."""
     explain: bool = False
     """Also give what a score is made of: outputs `explanation` and `explanation_map`, drawn in the report."""
+    detail: Literal["parts", "layers", "channels"] = "parts"
+    """What the explanation divides a score into; `parts`: the head's own (members, layers, features, terms)."""
 
 
 class FitSection(Section):
@@ -137,6 +139,8 @@ class FitSection(Section):
     """How many training samples."""
     batch_size: Count = 64
     """Samples per batch."""
+    cache: str | None = None
+    """Folder that keeps what the heads observe, batch by batch, so that a fitting goes on where it was interrupted."""
 
 
 class CalibrateSection(Section):
