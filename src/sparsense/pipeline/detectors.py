@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.benchmark.card import Explanation, Precision
+from sparsense.benchmark.card import Explanation
 from sparsense.benchmark.explanation_file import Drawn
 from sparsense.benchmark.metrics import Array
 from sparsense.calibrate import Calibration
@@ -56,7 +56,6 @@ class Attached:
         scores: Data set -> scores, for `test` and every anomalous set.
         flags: The same sets -> what the detector decides.
         seen: Hashes of the inputs that it was made from, for the file.
-        precision: Of the network's weights.
         explanation: What the report shows of its explanations, and the arrays behind it.
     """
 
@@ -70,7 +69,6 @@ class Attached:
     flags: dict[str, NDArray[np.bool_]]
     seen: dict[str, str]
     explanation: tuple[Explanation, Drawn] | None = None
-    precision: Precision = "float32"
 
     @property
     def content(self) -> bytes:
@@ -127,17 +125,16 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             cache=None if recipe.fit.cache is None else Path(recipe.fit.cache),
         )
         parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
-        variant.detectors.append(attach(scored, section, recipe, data, parity, variant))
+        variant.detectors.append(_attach(scored, section, recipe, data, parity, variant))
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
     return lambda what, done, of: progress(f"{label}: {what}", done, of)
 
 
-def attach(
+def _attach(
     scored: Scored, section: HeadSection, recipe: Recipe, data: RunData, parity: Parity, variant: Variant
 ) -> Attached:
-    """Calibrate a fitted head, close its graph, compare it with the oracle, and judge all sets."""
     preprocessing = variant.network.preprocessing
     scored, about = _explained(scored, parity.inputs, section.detail) if section.explain else (scored, {})
     held_out = scored.judge(preprocessing.arrange(data.calibration.inputs))
