@@ -7,6 +7,7 @@ import pytest
 from example_run import make_card, make_scores, write_example
 
 from sparsense.benchmark import report
+from sparsense.benchmark.card import GroupWidth, WidthAlignment
 from sparsense.benchmark.headline import headlines
 from sparsense.benchmark.report import write_report
 from sparsense.benchmark.score_file import ScoreKey, read_scores, write_scores
@@ -253,3 +254,21 @@ def test_without_plotly_the_command_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'sparsense\[report\]'"):
         write_report(tmp_path)
+
+
+def test_the_alignment_of_widths_is_told_group_by_group(short_script):
+    alignment = WidthAlignment(
+        chosen="padded to multiples of 8", batch=1, milliseconds={"kept": 1.25, "padded to multiples of 8": 0.75},
+        groups=[GroupWidth(group="stem", before=14, after=16, way="padded to multiples of 8"),
+                GroupWidth(group="layer1.0.conv1", before=11, after=11, way="kept")],
+    )  # fmt: skip
+    card = CARD.model_copy(update={"pruning": CARD.pruning.model_copy(update={"alignment": alignment})})
+    markdown = report.markdown(card)
+    assert "| kept | 1.25 |  |" in markdown
+    assert "| padded to multiples of 8 | 0.750 | chosen |" in markdown
+    assert "| stem | 14 | 16 | padded to multiples of 8 |" in markdown
+    assert "| layer1.0.conv1 | 11 | 11 | kept |" in markdown
+    words = Page(report.html(card, SCORES)).words
+    assert "layer1.0.conv1 11 11 kept" in words
+    assert "0.750 chosen" in words
+    assert "What became of every group" not in report.markdown(CARD)

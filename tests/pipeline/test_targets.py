@@ -143,6 +143,13 @@ def test_widths_are_aligned_as_measured_and_it_is_told(monkeypatch, best):
     multiples = {width % 8 for name, width in widths(result).items() if name != "fc.weight"}
     assert (multiples == {0}) == (best != "kept")
     assert f"Widths: {best} measured fastest in ONNX Runtime at batch 1 (kept " in result.notes[0]
+    row = result.row.alignment
+    assert (row.chosen, row.batch, row.milliseconds[best]) == (best, 1, 1.0)
+    assert {"kept", "padded to multiples of 8", "rounded down to multiples of 8"} <= set(row.milliseconds)
+    left = widths(result)
+    assert all(left[f"{group.group}.weight"] == group.after for group in row.groups)
+    assert all((group.way == "kept") == (group.before == group.after) for group in row.groups)
+    assert {group.way for group in row.groups} <= {best, "kept"}
 
 
 def test_each_group_is_aligned_as_measured_and_it_is_told(monkeypatch):
@@ -159,7 +166,10 @@ def test_each_group_is_aligned_as_measured_and_it_is_told(monkeypatch):
     assert left["stages.2.conv1.weight"] % 8 == 0
     assert left["stages.1.conv1.weight"] % 8 != 0
     assert "Widths: each group measured fastest" in result.notes[0]
-    assert "stages.2.conv1: " in result.notes[0]
+    ways = {group.group: group for group in result.row.alignment.groups}
+    assert ways["stages.1.conv1"].way == "kept"
+    assert ways["stages.2.conv1"].way.startswith(("padded to", "rounded down to"))
+    assert ways["stages.2.conv1"].after == left["stages.2.conv1.weight"] != ways["stages.2.conv1"].before
 
 
 @pytest.mark.parametrize(("padded", "gains"), [(0.5, True), (0.99, False)])
@@ -173,6 +183,8 @@ def test_files_carry_zero_channels_where_that_is_faster(monkeypatch, padded, gai
     assert (multiples == {0}) is gains
     assert (result.shipped is result.network) is not gains
     assert [note for note in result.notes if "zero channels" in note] == (result.notes if gains else [])
+    assert result.row.alignment.chosen == ("padded to multiples of 8" if gains else "kept")
+    assert result.row.alignment.milliseconds["kept"] == 1.0
     assert widths(result)["stages.2.conv1.weight"] % 8
     x = torch.rand(3, *result.network.input_shape)
     torch.testing.assert_close(result.shipped.module(x), result.network.module(x), rtol=1e-5, atol=1e-6)
@@ -182,6 +194,7 @@ def test_widths_that_fit_are_kept_without_measuring(monkeypatch):
     monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", None)
     result = jobs.pruned({"prune.sparsity": 0.4, "prune.round_to": 8, "prune.align": "measure"})
     assert result.notes == ["Widths: kept, as there was nothing to round or to pad."]
+    assert result.row.alignment is None
 
 
 # From where

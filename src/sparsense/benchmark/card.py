@@ -86,6 +86,31 @@ class Networks(Row):
     pruned: NetworkSize | None = None
 
 
+class GroupWidth(Row):
+    """Layers that share their output channels, by the first of them: its width and what became of it."""
+
+    group: str
+    before: Count
+    after: Count
+    way: str
+
+
+class WidthAlignment(Row):
+    """Which widths ONNX Runtime was fastest with.
+
+    Args:
+        chosen: One of the names of `milliseconds`.
+        batch: Samples per call.
+        milliseconds: Variant -> median time of a forward pass, all measured in turns.
+        groups: Those whose width could have been changed.
+    """
+
+    chosen: str
+    batch: Count
+    milliseconds: dict[str, Positive]
+    groups: list[GroupWidth]
+
+
 class Pruning(Row):
     """What was removed. `proof` says in words what was verified, such as removed = masked, to which error."""
 
@@ -95,6 +120,7 @@ class Pruning(Row):
     target: str
     reached: dict[str, float]
     proof: str
+    alignment: WidthAlignment | None = None
 
 
 class Detector(Row):

@@ -25,6 +25,22 @@ def pruning(card: Card) -> Table:
     return Table("Pruning.", ["property", "value"], rows, labels=2)
 
 
+def alignment(card: Card) -> list[Table]:
+    """Which widths the runtime was fastest with: all variants, and every group."""
+    found = None if card.pruning is None else card.pruning.alignment
+    if found is None:
+        return []
+    times = [[name, numbers.digits(value), "chosen" if name == found.chosen else ""]
+             for name, value in found.milliseconds.items()]  # fmt: skip
+    groups = [[g.group, numbers.integer(g.before), numbers.integer(g.after), g.way] for g in found.groups]
+    return [
+        Table(f"Widths as ONNX Runtime likes them, measured in turns at batch {found.batch}.",
+              ["widths", "forward pass, ms", ""], times),
+        Table("What became of every group of channels, named by its first layer.",
+              ["group", "width", "width in the file", "way"], groups),
+    ]  # fmt: skip
+
+
 def layers(card: Card) -> Table:
     """Widths and sensitivities."""
     return Table(

@@ -94,6 +94,7 @@ def _content(card: Card) -> dict[str, Any]:
         "robustness": robustness_table.robustness(card),
         "parity": result_tables.parity(card),
         "pruning": record_tables.pruning(card),
+        "alignment": record_tables.alignment(card),
         "layer_table": record_tables.layers(card),
         "files": record_tables.files(card),
         "data": record_tables.data(card),

@@ -6,6 +6,7 @@ from sparsense.benchmark.card import Pruning
 from sparsense.benchmark.latency import Latency
 from sparsense.networks.network import Network, example_input
 from sparsense.networks.packing import packed_size
+from sparsense.pipeline.alignment_facts import alignment_row
 from sparsense.pipeline.amount import asked_time, fast_enough, share_of_weights
 from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
@@ -27,6 +28,7 @@ def pruning_row(job: Job, cut: Cut, latency: Latency | None) -> Pruning:
         target=_target(section) + (" (missed)" if missed else ""),
         reached=_reached(job, cut, latency),
         proof=_proof(section, cut),
+        alignment=alignment_row(job),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from sparsense.networks.checkpoint import load_checkpoint, save_network
 from sparsense.networks.network import Network, example_input
+from sparsense.pipeline.alignment_facts import read_facts, write_facts
 from sparsense.pipeline.cuts import FAST_WIDTHS
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.timing import Stopwatch
@@ -42,10 +42,10 @@ def padded_for_export(job: Job, network: Network, watch: Stopwatch) -> tuple[Net
         times = {name: variant.milliseconds for name, variant in alignment.variants.items()}
         best = alignment.best if times[alignment.best] < (1 - LEAST_GAIN) * times["kept"] else "kept"
         save_network(replace(network, module=alignment.variants[best].module), folder / "padded.safetensors")
-        (folder / "times.json").write_text(json.dumps({"best": best, "milliseconds": times}))
+        write_facts(alignment, folder, batch=watch.batch, best=best)
 
     folder = job.state.piece("padded", write)
-    told = json.loads((folder / "times.json").read_text())
+    told = read_facts(folder)
     if told["best"] == "kept":
         return network, []
     times = ", ".join(f"{name} {time:.3g} ms" for name, time in told["milliseconds"].items())

@@ -12,6 +12,7 @@ import torch
 from sparsense.benchmark.card import Pruning
 from sparsense.benchmark.latency import Latency
 from sparsense.networks.network import Network, example_input
+from sparsense.pipeline.alignment_facts import read_facts, write_facts
 from sparsense.pipeline.amount import amount_for_time, as_share
 from sparsense.pipeline.analysis import analysed
 from sparsense.pipeline.cuts import FAST_WIDTHS, Asked, Cut, cut, least_units
@@ -139,19 +140,14 @@ def _aligned(job: Job, found: Journey, watch: Stopwatch) -> tuple[Journey, list[
         smaller = replace(found.now, network=replace(network, module=best.module),
                           proof=max(found.now.proof, best.error))  # fmt: skip
         save_journey(replace(found, now=smaller), folder)
-        times = {name: variant.milliseconds for name, variant in alignment.variants.items()}
-        ways = {name: str(way) for name, way in best.ways.items()}
-        told = {"best": alignment.best, "milliseconds": times, "ways": ways}
-        (folder / "times.json").write_text(json.dumps(told))
+        write_facts(alignment, folder, batch=watch.batch)
 
     folder = job.state.piece("aligned", write)
-    told = json.loads((folder / "times.json").read_text())
+    told = read_facts(folder)
     if len(told["milliseconds"]) == 1:
         return load_journey(folder, job.dense), ["Widths: kept, as there was nothing to round or to pad."]
     times = ", ".join(f"{name} {time:.3g} ms" for name, time in told["milliseconds"].items())
     note = f"Widths: {told['best']} measured fastest in ONNX Runtime at batch {watch.batch} ({times})."
-    if told["best"] == "each group":
-        note += " " + "; ".join(f"{name}: {way}" for name, way in told["ways"].items()) + "; all others kept."
     return load_journey(folder, job.dense), [note]
 
 

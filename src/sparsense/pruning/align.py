@@ -94,7 +94,7 @@ def align_each_group(
     scale = best.milliseconds / last.variants[first.best].milliseconds  # both hours on the clock of the first
     mixed = last.variants["each group"]
     variants = {**first.variants, "each group": replace(mixed, milliseconds=scale * mixed.milliseconds)}
-    return Alignment(variants, last.best)
+    return Alignment(variants, last.best, last.groups)
 
 
 def _checked(multiple: int | Sequence[int]) -> tuple[int, ...]:

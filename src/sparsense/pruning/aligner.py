@@ -68,10 +68,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Alignment:
-    """All variants, and the name of the fastest that was allowed."""
+    """All variants, the name of the fastest that was allowed, and the groups that could have other widths."""
 
     variants: Mapping[str, Variant]
     best: str
+    groups: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -129,7 +130,8 @@ class Aligner:
                           all(way.what == "padded" for way in asked[name].values()), error, asked[name])
             for name, (network, error) in made.items()
         }  # fmt: skip
-        return Alignment(variants, min(variants, key=lambda name: variants[name].milliseconds))
+        best = min(variants, key=lambda name: variants[name].milliseconds)
+        return Alignment(variants, best, tuple(group.name for group in self.groups))
 
     def _made(self, ways: Ways) -> tuple[nn.Module, float]:
         """A copy with these widths, and the largest error of the proofs that it does what was meant."""
