@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsense.criteria.layout import Layout
 from sparsense.errors import InputError
-from sparsense.recording.layers import Layout
 from sparsense.registry import Registry
 from sparsense.sensitivity import Array, SensitivityRecord
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparsense.criteria.criterion import Layouts, Saliency, Weights, criterion, shared
-from sparsense.recording.layers import Layout
+from sparsense.criteria.layout import Layout
 from sparsense.sensitivity import SensitivityRecord
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from sparsense.criteria.criterion import Layouts, Saliency, Weights, criterion, gate, shared
+from sparsense.criteria.layout import Layout
 from sparsense.errors import InputError
-from sparsense.recording.layers import Layout
 from sparsense.sensitivity import SensitivityRecord
 
 
