@@ -11,6 +11,8 @@ from sparsense.heads.checks import at_least, one_of, positive
 from sparsense.heads.head import Head, register
 from sparsense.heads.similarity import check_size, gradient_maps, mean_of_maps, structural_map
 
+NO_ERROR = 1e-30  # a sum of squares below it counts as none
+
 
 @register
 class ReconstructionError(Head):
@@ -79,6 +81,14 @@ def error_gradient(network: ForwardGraph) -> ir.Value:
     op = network.op
     count = count_along(op, network.target, list(range(1, rank(network.target))))
     return op.Div(op.Mul(op.Sub(network.output, network.target), 2.0), count)
+
+
+def log_error_gradient(network: ForwardGraph) -> ir.Value:
+    """The gradient of the logarithm of the mean squared error; 0 where there is no error."""
+    op, axes = network.op, list(range(1, rank(network.target)))
+    difference = op.Sub(network.output, network.target)
+    total = op.ReduceSum(op.Mul(difference, difference), axes, keepdims=1)
+    return op.Div(op.Mul(difference, 2.0), op.Max(total, NO_ERROR))
 
 
 def element_error(network: ForwardGraph, *, squared: bool) -> ir.Value:

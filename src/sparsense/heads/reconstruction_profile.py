@@ -11,7 +11,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.gaussian_head import GaussianHead
 from sparsense.heads.head import register
-from sparsense.heads.reconstruction_error import error_gradient, mean_error
+from sparsense.heads.reconstruction_error import log_error_gradient, mean_error
 from sparsense.heads.sensitivity import TINY, check_structure, divided_by_gates, layer_norms
 from sparsense.heads.sensnorm_profile import check_orders
 
@@ -20,10 +20,12 @@ from sparsense.heads.sensnorm_profile import check_orders
 class ReconstructionProfile(GaussianHead):
     """Mahalanobis distance of the reconstruction error and of how sensitive it is to every layer, all as logarithms.
 
-    L     = mean (x - x')^2,  v(x) = ( log L, log || w_l * dL/dw_l ||_p )  over layers l and orders p
+    L     = mean (x - x')^2,  v(x) = ( log L, log || w_l * d log L / dw_l ||_p )  over layers l and orders p
     score = (v - mu)^T C^-1 (v - mu),  C shrunk
 
-    An input that is reconstructed unusually well is as suspicious as one that is reconstructed badly.
+    The sensitivities are relative to the error, which stands beside them: those of the error itself are so small that
+    their powers vanish in float32, and so do high orders. An input that is reconstructed unusually well is as
+    suspicious as one that is reconstructed badly.
 
     Args:
         p: Orders of the norms, each >= 1 or inf.
@@ -39,7 +41,7 @@ class ReconstructionProfile(GaussianHead):
     def __init__(
         self,
         *,
-        p: float | Sequence[float] = (1.0, 2.0, 5.0),
+        p: float | Sequence[float] = (1.0, 2.0),
         structure: str = "weight",
         layers: Sequence[str] | int | None = None,
         shrinkage: float = 1e-2,
@@ -50,7 +52,7 @@ class ReconstructionProfile(GaussianHead):
     def describe(self, network: ForwardGraph) -> ir.Value:
         """The logarithms, the error's first: [N, 1 + L * number of orders]."""
         op, chosen = network.op, weighted_layers(network, layers=self.layers)
-        norms = layer_norms(network, chosen, error_gradient(network), self.p, structure=self.structure)
+        norms = layer_norms(network, chosen, log_error_gradient(network), self.p, structure=self.structure)
         error = op.Unsqueeze(mean_error(network, squared=True), [1])
         return op.Log(op.Max(op.Concat(error, norms, axis=1), TINY))
 
@@ -66,7 +68,7 @@ class ReconstructionProfile(GaussianHead):
             return Contributions(into, parts.names, parts.value)
         layers = weighted_layers(network, layers=self.layers)
         error, rest = op.call("Split", parts.value, [1, len(layers)], axis=1, outputs=2)
-        found = divided_by_gates(network, layers, error_gradient(network), rest)
+        found = divided_by_gates(network, layers, log_error_gradient(network), rest)
         return Contributions(into, ["error", *found.names], op.Concat(error, found.value, axis=1))
 
     def columns(self, layers: Sequence[Layer]) -> list[int]:

@@ -95,7 +95,7 @@ def reconstruction_profile(scored: Scored, module: nn.Module, inputs: Tensor) ->
     modules, profiles = match_layers(module, layers, inputs[:1]), []
     for sample in inputs:
         loss = ((module(sample[None]) - sample[None]) ** 2).mean()
-        found = torch.autograd.grad(loss, [m.weight for m in modules])
+        found = torch.autograd.grad(loss.log(), [m.weight for m in modules])
         rows = [
             arrange(layer, owner, (owner.weight * gradient).detach(), head.structure).ravel()
             for layer, owner, gradient in zip(layers, modules, found, strict=True)
