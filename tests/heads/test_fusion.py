@@ -161,3 +161,17 @@ def test_fusion_detects_what_either_member_detects() -> None:
     for i, anomalies in enumerate(strange):
         assert auroc(usual[:, 1 - i], anomalies[:, 1 - i]) < 0.6
         assert auroc(total(usual), total(anomalies)) > 0.95
+
+
+def convolutions(*members: str) -> int:
+    """How many nodes run the network forwards or backwards when heads look at it together."""
+    network = tiny_graph().copy()
+    for member in members:
+        HEADS[member]().observe(network)
+    return sum(node.op_type in ("Conv", "ConvTranspose") for node in network.model.graph)
+
+
+def test_members_share_one_pass_forwards_and_one_backwards() -> None:
+    assert convolutions("energy") < convolutions("sensnorm_profile")
+    assert convolutions("sensnorm_profile", "gram", "energy", "sensnorm_gates") == convolutions("sensnorm_profile")
+    assert convolutions("sensnorm_profile", "purview") > convolutions("sensnorm_profile")  # another loss
