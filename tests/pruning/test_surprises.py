@@ -293,6 +293,37 @@ def test_a_shuffle_network_is_refused_or_left_alone():
     assert cut_keeps(ShuffleUnit(), IMAGE)
 
 
+def normed(i, o):
+    return nn.Sequential(nn.Conv2d(i, o, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+class ShuffledAgain(nn.Module):
+    """Two branches side by side, shuffled; then twice one half computed, and shuffled again."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.last, self.head = normed(3, 4), normed(3, 4), normed(8, 6), nn.Linear(6, 3)
+        self.halves = nn.ModuleList(normed(4, 4) for _ in range(2))
+
+    def forward(self, x):
+        x = self.shuffled(self.left(x), self.right(x))
+        for half in self.halves:
+            left, right = x.chunk(2, 1)
+            x = self.shuffled(left, half(right))
+        return self.head(self.last(x).mean((2, 3)))
+
+    def shuffled(self, *parts):
+        y = torch.cat(parts, 1)
+        n, c, h, w = y.shape
+        return y.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+@pytest.mark.parametrize("unsupported", ["raise", "keep"])
+def test_halves_of_shuffled_channels_are_refused_with_the_reason(unsupported):
+    with pytest.raises(UnsupportedLayerError, match=r"reshapes or shuffles .* prune single weights instead"):
+        cut(ShuffledAgain().eval(), IMAGE, unsupported=unsupported)
+
+
 class WindowAttention(nn.Module):
     """Shifted windows: rolled, cut into windows of 2 x 2, attention with a bias per place, put together again."""
 

@@ -19,7 +19,7 @@ from sparsense.pruning.protect import Example, as_arguments, tensors_of
 from sparsense.pruning.unions import Unions
 from sparsense.recording.state import bare_copy
 
-TRACE_ERRORS = (IndexError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError)
+TRACE_ERRORS = (LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, ArithmeticError)
 """What torch_pruning raises when it cannot follow a network."""
 
 
@@ -43,7 +43,10 @@ def trace_units(module: nn.Module, example_input: Example) -> list[list[Element]
             unions = _walk(graph, makers(twin), _names(twin, watched))
     except TRACE_ERRORS as error:
         raise UnsupportedLayerError(
-            "", type(module).__name__, f"its channels cannot be traced ({type(error).__name__}: {error})"
+            "",
+            type(module).__name__,
+            f"its channels cannot be traced ({type(error).__name__}: {error}): something reshapes or shuffles them in a "
+            "way that is not understood; prune single weights instead, or a part of the network",
         ) from error
     join_blocks(unions, module)
     return unions.sets()
