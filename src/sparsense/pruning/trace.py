@@ -45,8 +45,8 @@ def trace_units(module: nn.Module, example_input: Example) -> list[list[Element]
         raise UnsupportedLayerError(
             "",
             type(module).__name__,
-            f"its channels cannot be traced ({type(error).__name__}: {error}): something reshapes or shuffles them in a "
-            "way that is not understood; prune single weights instead, or a part of the network",
+            f"its channels cannot be traced ({type(error).__name__}: {error}): something reshapes or shuffles them in "
+            "a way that is not understood; prune single weights instead, or a part of the network",
         ) from error
     join_blocks(unions, module)
     return unions.sets()
