@@ -104,6 +104,23 @@ TOUCH = """
   said.seen = document.getElementById("seen").textContent;
   said.csv = csv();
   said.cell = csvCell('=1,"a"');
+  said.hover = document.getElementById("plot").data[1].text[0];
+  filter.value = "";
+  bound.value = "1000";
+  bound.dispatchEvent(new Event("input"));
+  said.none = all("#all tbody tr").filter((tr) => !tr.hidden).length;
+  said.bound = boundLabel.textContent;
+  bound.value = "0";
+  bound.dispatchEvent(new Event("input"));
+  said.every = all("#all tbody tr").filter((tr) => !tr.hidden).length;
+  y.value = "bytes";
+  y.dispatchEvent(new Event("change"));
+  said.kept = bound.value;
+  said.other = boundLabel.textContent;
+  said.labels = all("select, input").every((one) => one.closest("label").textContent.trim() !== "");
+  said.keys = all("select, input, button, [tabindex='0']").every((one) => one.tabIndex >= 0);
+  window.dispatchEvent(new Event("beforeprint"));
+  said.print = document.querySelector("#plot .main-svg").getBoundingClientRect().width;
   document.title = JSON.stringify(said);
 }
 </script>
@@ -127,4 +144,11 @@ def test_the_page_sorts_filters_and_downloads(folder, tmp_path):
     assert found["shown"] == HEADS
     assert found["seen"].startswith(f"{HEADS} detectors, ")
     assert len(found["csv"].strip().split("\r\n")) == HEADS + 1
+    assert "sparsense run " in found["hover"]
+    assert (found["none"], found["every"]) == (0, HEADS + HEADS * len(SPARSITIES))
+    assert found["bound"] == "accuracy, % at least"
+    assert (found["kept"], found["other"]) == ("", "bytes at most")
+    assert found["labels"]
+    assert found["keys"]
+    assert found["print"] == 640
     assert found["cell"] == '"\'=1,""a"""'

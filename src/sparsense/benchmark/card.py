@@ -14,6 +14,7 @@ CARD_FORMAT: Final = 1
 MAX_BYTES = 64 << 20
 
 Variant = Literal["dense", "pruned"]
+Precision = Literal["float32", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -123,6 +124,28 @@ class Pruning(Row):
     alignment: WidthAlignment | None = None
 
 
+class Quantisation(Row):
+    """The shipped network in INT8 against float32: measured, and accepted or refused.
+
+    Args:
+        words: All of it in a sentence, with the reason of a refusal.
+        heads: Detectors that use it; those that take gradients stay in float32.
+        accuracy: Float32, INT8.
+        auroc: The same, of the energy score over all anomalies.
+        ratio: Time of INT8 by that of float32.
+        bytes: Of both networks.
+    """
+
+    accepted: bool
+    words: str
+    heads: list[str]
+    accuracy: tuple[Share, Share]
+    auroc: tuple[Share, Share] | None = None
+    ratio: Positive
+    ratio_interval: Interval
+    bytes: tuple[Count, Count]
+
+
 class Detector(Row):
     """One exported file: a variant of the network with a head."""
 
@@ -132,6 +155,7 @@ class Detector(Row):
     bytes: Count
     gzip_bytes: Count | None = None
     sha256: Hash
+    precision: Precision = "float32"
 
 
 class ClassThreshold(Row):
@@ -183,7 +207,8 @@ class ParityRow(Row):
 class AccuracyRow(Row):
     """How well a variant does its own task: classifiers have an accuracy, autoencoders an error.
 
-    `stage` orders the rows of one variant: `as loaded`, `pruned`, `batch norm re-estimated`, `fine-tuned`, `exported`.
+    `stage` orders the rows of one variant: `as loaded`, `pruned`, `batch norm re-estimated`, `fine-tuned`, `exported`,
+    `int8`.
     """
 
     variant: Variant
@@ -324,6 +349,7 @@ class Card(Row):
     data: list[DataSet]
     network: Networks
     pruning: Pruning | None = None
+    quantisation: Quantisation | None = None
     detectors: list[Detector]
     accuracy: list[AccuracyRow] = []
     layers: list[Layer] = []

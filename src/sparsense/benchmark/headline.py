@@ -12,7 +12,7 @@ def headlines(card: Card) -> list[str]:
     The first, not the best: a head chosen for its results on the test sets would make them look better than
     they are.
     """
-    sentences = [_cost(card), _catch(card), _pruning(card)]
+    sentences = [_cost(card), _catch(card), _pruning(card), _precision(card)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -23,10 +23,12 @@ def main_detector(card: Card) -> tuple[str, str]:
     return ("pruned" if "pruned" in variants else variants[0]), head
 
 
-def final_accuracy(card: Card, variant: str) -> AccuracyRow | None:
-    """The last stage of a variant on the test set."""
+def final_accuracy(card: Card, variant: str, head: str | None = None) -> AccuracyRow | None:
+    """The last stage of a variant on the test set: in float32, or in the precision of the detector with that head."""
     tests = {row.name for row in card.data if row.role == "test"}
+    small = any((row.variant, row.head, row.precision) == (variant, head, "int8") for row in card.detectors)
     rows = [row for row in card.accuracy if row.variant == variant and row.dataset in tests]
+    rows = [row for row in rows if small or row.stage != "int8"]
     return rows[-1] if rows else None
 
 
@@ -34,6 +36,14 @@ def latency_of(card: Card, variant: str, head: str | None) -> LatencyRow | None:
     """The row at the smallest batch."""
     rows = [row for row in card.latency if row.variant == variant and row.head == head]
     return min(rows, key=lambda row: (row.batch, row.threads), default=None)
+
+
+def _precision(card: Card) -> str:
+    found = card.quantisation
+    if found is None:
+        return ""
+    heads = f"; used by {', '.join(found.heads)}" if found.heads else ""
+    return f"{found.words}{heads}."
 
 
 def _cost(card: Card) -> str:

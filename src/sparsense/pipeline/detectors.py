@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.benchmark.card import Explanation
+from sparsense.benchmark.card import Explanation, Precision
 from sparsense.benchmark.explanation_file import Drawn
 from sparsense.benchmark.metrics import Array
 from sparsense.calibrate import Calibration
@@ -35,6 +34,7 @@ from sparsense.oracles import oracle_parity
 from sparsense.parity import Parity, compare, require
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.examples import explain_examples
+from sparsense.pipeline.shared import judged, observations
 from sparsense.recipe.schema import HeadSection, Recipe
 from sparsense.to_onnx import export_forward
 
@@ -56,6 +56,7 @@ class Attached:
         scores: Data set -> scores, for `test` and every anomalous set.
         flags: The same sets -> what the detector decides.
         seen: Hashes of the inputs that it was made from, for the file.
+        precision: Of the network's weights.
         explanation: What the report shows of its explanations, and the arrays behind it.
     """
 
@@ -69,6 +70,7 @@ class Attached:
     flags: dict[str, NDArray[np.bool_]]
     seen: dict[str, str]
     explanation: tuple[Explanation, Drawn] | None = None
+    precision: Precision = "float32"
 
     @property
     def content(self) -> bytes:
@@ -122,31 +124,33 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             preprocessing=preprocessing,
             batch_size=recipe.fit.batch_size,
             progress=_labelled(progress, f"{variant.name} {section.name}"),
-            cache=None if recipe.fit.cache is None else Path(recipe.fit.cache),
+            cache=observations(recipe, dense=variant.name == "dense"),
         )
         parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
-        variant.detectors.append(_attach(scored, section, recipe, data, parity, variant))
+        variant.detectors.append(attach(scored, section, recipe, data, parity, variant))
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
     return lambda what, done, of: progress(f"{label}: {what}", done, of)
 
 
-def _attach(
+def attach(
     scored: Scored, section: HeadSection, recipe: Recipe, data: RunData, parity: Parity, variant: Variant
 ) -> Attached:
+    """Calibrate a fitted head, close its graph, compare it with the oracle, and judge all sets."""
     preprocessing = variant.network.preprocessing
     scored, about = _explained(scored, parity.inputs, section.detail) if section.explain else (scored, {})
-    held_out = scored.judge(preprocessing.arrange(data.calibration.inputs))
+    dense = variant.name == "dense"
+    held_out = judged(scored, data.calibration, preprocessing, dense=dense)
     asked = recipe.calibrate
     model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
     session = Session(model, threads=1)
     rows = compare(lambda inputs: session(inputs)[0], parity)
     require(rows, what=f"the {variant.name} detector with head {section.name!r}", oracle=parity.oracle)
     sets = {"test": data.test, **data.anomalies}
-    judged = {name: scored.judge(preprocessing.arrange(part.inputs)) for name, part in sets.items()}
-    scores = {name: np.asarray(found.scores, np.float64) for name, found in judged.items()}
-    flags = {name: decisions(calibration, found) for name, found in judged.items()}
+    said = {name: judged(scored, part, preprocessing, dense=dense) for name, part in sets.items()}
+    scores = {name: np.asarray(found.scores, np.float64) for name, found in said.items()}
+    flags = {name: decisions(calibration, found) for name, found in said.items()}
     drawn = explain_examples(scored, sets, scores, preprocessing) if section.explain else None
     card = {
         "head": section.name,

@@ -87,6 +87,7 @@ def detector_row(variant: VariantName, attached: Attached, file: str) -> Detecto
         bytes=len(content),
         gzip_bytes=len(gzip.compress(content, 6)),
         sha256=hashlib.sha256(content).hexdigest(),
+        precision=attached.precision,
     )
 
 

@@ -16,6 +16,7 @@ from sparsense.data.dataset import shuffled
 from sparsense.detector import Progress
 from sparsense.errors import InputError
 from sparsense.networks.network import Network
+from sparsense.pipeline.shared import record_file
 from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
 from sparsense.recording.batches import Samples
@@ -86,7 +87,7 @@ def kept_record(
     Raises:
         InputError: What is there is of another network, other samples or another loss.
     """
-    file = recipe.sensitivity.record
+    file = record_file(network, recipe, data)
     if file is not None and Path(file).is_file():
         record = SensitivityRecord.load(file)
         check_record(record, network, recipe, data, file)

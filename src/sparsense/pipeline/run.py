@@ -36,6 +36,7 @@ from sparsense.pipeline.measure import (
     result_rows,
     size_of,
 )
+from sparsense.pipeline.precision import to_precision
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, record_of
 from sparsense.pipeline.robust import robustness_rows
@@ -78,7 +79,10 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
             variants.append(make_variant("pruned", pruned.shipped))
         for variant in variants:
             attach_heads(variant, recipe, data, progress=progress)
-        _write(make_card(recipe, data, variants, accuracy, (record, pruned), progress), variants, folder)
+        quantisation, rows = to_precision(variants[-1], recipe, data, progress)
+        card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
+        more = {"quantisation": quantisation, "accuracy": [*card.accuracy, *rows]}
+        _write(card.model_copy(update=more), variants, folder)
     return output
 
 

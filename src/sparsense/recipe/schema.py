@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.robustness import RobustnessSection
-from sparsense.recipe.section import BareName, Count, Name, Options, Positive, Rate, Section
+from sparsense.recipe.section import BareName, Count, Name, Options, Positive, Rate, Section, Share
 from sparsense.recipe.text import write_yaml
 from sparsense.recipe.training import TrainingSection, TrainSection
 
@@ -164,6 +164,18 @@ class ExportSection(Section):
     """ONNX opset; null: the exporter's."""
 
 
+class PrecisionSection(Section):
+    """Numbers of the shipped network; a bare name stands for itself with defaults."""
+
+    name: Literal["float32", "int8"] = "float32"
+    """`int8`: eight-bit weights per output channel and activations, for heads without gradients; refused, with the
+    numbers in the card, where it is not measured faster or loses too much."""
+    accuracy: Share = 0.005
+    """Largest loss of accuracy, as a share of the test set."""
+    auroc: Share = 0.005
+    """Largest loss of the energy score's AUROC over all anomalies."""
+
+
 class BenchmarkSection(Section):
     """How latency is measured."""
 
@@ -206,6 +218,8 @@ class Recipe(Section):
     """The threshold."""
     export: ExportSection = ExportSection()
     """The detector file."""
+    precision: Annotated[PrecisionSection, BareName] = PrecisionSection()
+    """In which numbers the shipped network computes."""
     benchmark: BenchmarkSection | None = BenchmarkSection()
     """How latency is measured."""
     robustness: RobustnessSection | None = None

@@ -7,7 +7,18 @@ from statistics import fmean
 from typing import Any
 
 from sparsense.benchmark import robustness_table
-from sparsense.benchmark.card import AccuracyRow, Card, Count, LatencyRow, Positive, ResultRow, Row, Share, Variant
+from sparsense.benchmark.card import (
+    AccuracyRow,
+    Card,
+    Count,
+    LatencyRow,
+    Positive,
+    Precision,
+    ResultRow,
+    Row,
+    Share,
+    Variant,
+)
 from sparsense.benchmark.headline import final_accuracy, latency_of
 
 
@@ -32,6 +43,7 @@ class Candidate(Row):
 
     variant: Variant
     head: str
+    precision: Precision = "float32"
     file: str
     accuracy: Share | None = None
     reconstruction_error: float | None = None
@@ -65,11 +77,12 @@ def _candidate(card: Card, variant: Variant, head: str) -> Candidate:
     size = card.network.pruned if variant == "pruned" and card.network.pruned is not None else card.network.dense
     results = [row for row in card.results if (row.variant, row.head) == (variant, head)]
     alarms = next((row for row in card.calibration if (row.variant, row.head) == (variant, head)), None)
-    accuracy, time = final_accuracy(card, variant), latency_of(card, variant, head)
+    accuracy, time = final_accuracy(card, variant, head), latency_of(card, variant, head)
     return Candidate(
         variant=variant,
         head=head,
         file=detector.file,
+        precision=detector.precision,
         bytes=detector.bytes,
         parameters=size.parameters,
         multiply_adds=size.multiply_adds,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sparsense.benchmark import numbers
 from sparsense.sweep.entries import Entry
+from sparsense.sweep.points import brief
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Column:
 COLUMNS = (
     Column("head", "head"),
     Column("variant", "network"),
+    Column("precision", "precision"),
     Column("accuracy", "accuracy, %", "high", 100, numbers.points),
     Column("reconstruction_error", "reconstruction error", "low", 1, numbers.digits),
     Column("auroc", "AUROC, %", "high", 100, numbers.points),
@@ -76,5 +78,5 @@ def swept(entries: Sequence[Entry]) -> list[str]:
 
 def cells(entry: Entry, keys: Sequence[str]) -> dict[str, Any]:
     """One row of the page: swept values as text, numbers as numbers."""
-    values = {key: str(entry.values[key]) if key in entry.values else None for key in keys}
+    values = {key: brief(entry.values[key]) if key in entry.values else None for key in keys}
     return {**values, **{c.key: c.value(entry) for c in COLUMNS}, "words": entry.words, "command": entry.command}

@@ -83,7 +83,7 @@ def compare_sides(first: Side, second: Side, *, seed: int = 0) -> list[Differenc
     """
     sets = common_sets(first.card, second.card)
     one, two = (_contestant(side, sets, name) for side, name in ((first, "first"), (second, "second")))
-    accuracy = _accuracy(first.card, second.card, first.variant, second.variant)
+    accuracy = _accuracy(first, second)
     flags = all(_calibration(side).classes is None for side in (first, second))  # scores do not say the class
     return [*accuracy, *compare_contestants(one, two, seed=seed, flags=flags)]
 
@@ -194,9 +194,9 @@ def _flagged(measure: str, dataset: str, first: Judged, second: Judged) -> Diffe
     return _row(measure, dataset, shares, found.value, found.interval)
 
 
-def _accuracy(first: Card, second: Card, *variants: str) -> list[Difference]:
+def _accuracy(first: Side, second: Side) -> list[Difference]:
     """A run keeps how many were right, not which: the interval is that of independent inputs."""
-    rows = [final_accuracy(card, variant) for card, variant in zip((first, second), variants, strict=True)]
+    rows = [final_accuracy(side.card, side.variant, side.head) for side in (first, second)]
     known = [(row.accuracy, row.n) for row in rows if row is not None and row.accuracy is not None]
     if len(known) < 2:
         return []

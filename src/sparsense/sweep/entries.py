@@ -10,8 +10,8 @@ from sparsense.sweep.candidates import Candidate
 from sparsense.sweep.points import describe
 from sparsense.sweep.store import Event, Store
 
-NETWORK_HALF = ("prune", "batch_norm", "finetune")
-"""Sections of a recipe that make the pruned network."""
+NETWORK_HALF = ("prune", "batch_norm", "finetune", "precision")
+"""Sections of a recipe that make the pruned network, or its numbers."""
 
 
 class Entry(NamedTuple):
@@ -126,7 +126,7 @@ def _all(store: Store) -> Iterator[Entry]:
 def _values(event: Event, candidate: Candidate) -> dict[str, Any]:
     """What the sweep varied, without what does nothing to a network that is not pruned."""
     values: dict[str, Any] = event.body["values"]
-    if candidate.variant == "pruned":
+    if candidate.variant == "pruned" or candidate.precision != "float32":
         return values
     return {key: value for key, value in values.items() if key.split(".")[0] not in NETWORK_HALF}
 

@@ -104,7 +104,18 @@ def describe(values: Mapping[str, Any]) -> str:
         >>> describe({"prune.sparsity": 0.5, "heads": ["energy"]})
         "prune.sparsity=0.5, heads=['energy']"
     """
-    return ", ".join(f"{key}={value}" for key, value in values.items())
+    return ", ".join(f"{key}={brief(value)}" for key, value in values.items())
+
+
+def brief(value: Any) -> str:
+    """A value in few words: a section that varies as a whole is known by its source or its name.
+
+    Example:
+        >>> brief({"source": "cifar_resnet20", "weights": "resnet20.safetensors"}), brief(0.5)
+        ('cifar_resnet20', '0.5')
+    """
+    name = value.get("source", value.get("name")) if isinstance(value, Mapping) else None
+    return str(value if name is None else name)
 
 
 def _named(sweep: str, values: Mapping[str, Any], recipe: Recipe) -> Point:

@@ -16,7 +16,7 @@ from sparsense.files import atomic_write
 from sparsense.sweep.columns import COLUMNS, cells, measured, swept
 from sparsense.sweep.entries import Entry, Failure, Stopped, entries, failures, stopped
 from sparsense.sweep.frontier import COSTS, FRONTS, front, recommend
-from sparsense.sweep.points import describe
+from sparsense.sweep.points import brief, describe
 from sparsense.sweep.store import Store
 from sparsense.sweep.words import CAUTION, sentences
 
@@ -159,10 +159,10 @@ def _table(found: Sequence[Entry]) -> Table:
         "over the anomalous sets.",
         [*keys, *(column.label for column in columns)],
         [
-            [*(str(entry.values.get(key, numbers.NONE)) for key in keys), *(column.show(entry) for column in columns)]
+            [*(brief(entry.values.get(key, numbers.NONE)) for key in keys), *(column.show(entry) for column in columns)]
             for entry in found
         ],
-        labels=len(keys) + 2,
+        labels=len(keys) + 3,
     )
 
 

@@ -131,8 +131,9 @@ def _written(task: Task) -> Path:
 
 def _environment(task: Task) -> dict[str, str]:
     count = str(task.threads)
-    watched = {"SPARSENSE_PULSE": str(task.pulse)} if task.watched else {}
-    return {**os.environ, **watched, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    ours = {"SPARSENSE_SHARED": str(task.folder.parent.parent / "shared")}
+    ours |= {"SPARSENSE_PULSE": str(task.pulse)} if task.watched else {}
+    return {**os.environ, **ours, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
 
 
 def _reason(code: int, message: str) -> str:

@@ -28,7 +28,16 @@ const filters = textual
     key,
     choose("filters", label, [["", "all"], ...values.map((v) => [String(v), String(v)])], ""),
   ]);
-document.getElementById("filters").hidden = filters.length === 0;
+// Also, the smallest value of the vertical axis (the largest where low is better).
+const bound = document.createElement("input");
+bound.type = "number";
+bound.step = "any";
+const boundLabel = document.createElement("label");
+const boundName = document.createElement("span");
+boundLabel.append(boundName, bound);
+document.getElementById("filters").append(boundLabel);
+bound.addEventListener("input", show);
+y.addEventListener("change", () => { bound.value = ""; show(); });
 
 // Lower is better in both numbers: what should be high is negated.
 const cost = (row, key) => (column(key).better === "high" ? -row[key] : row[key]);
@@ -36,7 +45,10 @@ const beats = (a, b) => {
   const pairs = [x.value, y.value].map((key) => [cost(a, key), cost(b, key)]);
   return pairs.every(([p, q]) => p <= q) && pairs.some(([p, q]) => p < q);
 };
-const seen = (row) => filters.every(([key, select]) => select.value === "" || String(row[key]) === select.value);
+const within = (row) =>
+  bound.value === "" || (row[y.value] !== null && cost(row, y.value) <= cost({ [y.value]: Number(bound.value) }, y.value));
+const seen = (row) =>
+  within(row) && filters.every(([key, select]) => select.value === "" || String(row[key]) === select.value);
 const drawn = (row) => seen(row) && row[x.value] !== null && row[y.value] !== null;
 
 function traces(rows, front) {
@@ -45,7 +57,8 @@ function traces(rows, front) {
     const mine = rows.filter((r) => by.value === "" || String(r[by.value]) === name);
     return {
       type: "scatter", mode: "markers", name: plain(name), x: mine.map((r) => r[x.value]), y: mine.map((r) => r[y.value]),
-      text: mine.map((r) => plain(r.words)), hovertemplate: "%{text}<br>%{x}, %{y}<extra></extra>",
+      text: mine.map((r) => `${plain(r.words).replaceAll(", ", "<br>")}<br><br>${plain(r.command)}`),
+      hovertemplate: "%{text}<br>%{x}, %{y}<extra></extra>", hoverlabel: { align: "left" },
       marker: { size: 10, color: colours[index % colours.length], symbol: mine.map((r) => (r.variant === "dense" ? "circle-open" : "diamond")) },
     };
   });
@@ -57,6 +70,7 @@ function traces(rows, front) {
   ];
 }
 function show() {
+  boundName.textContent = `${column(y.value).label} ${column(y.value).better === "high" ? "at least" : "at most"}`;
   const rows = data.rows.filter(drawn);
   const front = rows.filter((row) => !rows.some((other) => beats(other, row)));
   for (const tr of document.querySelectorAll("#all tbody tr")) {
@@ -77,6 +91,8 @@ function show() {
     `On the front: ${front.map((r) => r.words).join("; ")}.`;
 }
 if (numeric.length > 0) show();
+window.addEventListener("beforeprint", () => Plotly.relayout("plot", { width: 640, autosize: false }));
+window.addEventListener("afterprint", () => Plotly.relayout("plot", { width: null, autosize: true }));
 
 const body = document.querySelector("#all tbody");
 for (const [index, head] of document.querySelectorAll("#all thead th").entries()) {

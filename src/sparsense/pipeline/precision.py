@@ -1,0 +1,97 @@
+"""The shipped network in INT8, where a recipe asks for it and measurements allow it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsense.benchmark.card import AccuracyRow, Quantisation
+from sparsense.detector import Progress, fit_head, parity_inputs
+from sparsense.errors import InputError
+from sparsense.graph import Session, forward_graph, load_graph
+from sparsense.heads import HEADS
+from sparsense.parity import Parity
+from sparsense.pipeline.data import RunData
+from sparsense.pipeline.detectors import CANDIDATES, Attached, Variant, attach
+from sparsense.pipeline.measure import outcome_row
+from sparsense.quantise import Budget, Judged, quantise_if_better
+from sparsense.quantise.judge import Trial
+from sparsense.recipe.schema import BenchmarkSection, HeadSection, Recipe
+from sparsense.to_onnx import export_forward
+
+ORACLE = "the INT8 network with its head in ONNX Runtime, input by input, before it was closed"
+
+
+def to_precision(
+    variant: Variant, recipe: Recipe, data: RunData, progress: Progress
+) -> tuple[Quantisation | None, list[AccuracyRow]]:
+    """Move the detectors of a variant to INT8 if that is asked for, faster and good enough.
+
+    Heads that take gradients stay on the float32 network, whose rounding has none.
+
+    Args:
+        variant: The one that is shipped, its heads attached; detectors that moved take the place of theirs.
+        recipe: Sections `precision`, `heads`, `fit`, `benchmark`.
+        data: Ranges come from training samples; test set and anomalies judge.
+        progress: Told about it.
+
+    Returns:
+        What was measured (None: INT8 was not asked for), and how well the INT8 network does its task.
+
+    Raises:
+        InputError: The network is no classifier, or the test set has no labels.
+    """
+    if recipe.precision.name == "float32":
+        return None, []
+    progress("quantising", 0, 1)
+    content, judged = _judged(variant, recipe, data)
+    progress("quantising", 1, 1)
+    if content is None:
+        return _row(judged, []), []
+    model = forward_graph(load_graph(content), variant.network.preprocessing)
+    small = Variant(variant.name, variant.network, model)
+    moved = [section for section in recipe.heads if not HEADS[section.name](**section.options).differentiates]
+    found = {section.name: _attached(small, section, recipe, data, progress) for section in moved}
+    variant.detectors[:] = [found.get(one.head, one) for one in variant.detectors]
+    row = outcome_row(variant.name, "int8", variant.network, data.test, small.outputs(data.test.inputs))
+    return _row(judged, list(found)), [row]
+
+
+def _judged(variant: Variant, recipe: Recipe, data: RunData) -> tuple[bytes | None, Judged]:
+    network, labels = variant.network, data.test.labels
+    if network.task != "classifier" or labels is None:
+        raise InputError("precision: int8 is judged by accuracy: expected a classifier and labels of the test set")
+    see = network.preprocessing
+
+    def seen(inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+        return see.apply(see.arrange(inputs))
+
+    anomalies = [seen(part.inputs) for part in data.anomalies.values()]
+    trial = Trial(seen(data.test.inputs), labels, np.concatenate(anomalies) if anomalies else None)
+    asked, how = recipe.precision, recipe.benchmark or BenchmarkSection()
+    budget = Budget(asked.accuracy, asked.auroc, how.batch_sizes[0], how.rounds, how.threads)
+    samples = seen(data.train.subset(recipe.fit.samples, seed=recipe.seed).inputs)
+    return quantise_if_better(export_forward(network), samples, trial, budget)
+
+
+def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunData, progress: Progress) -> Attached:
+    see = variant.network.preprocessing
+    head = HEADS[section.name](**section.options)
+    fitting = data.train.subset(recipe.fit.samples, seed=recipe.seed)
+    scored = fit_head(
+        variant.graph, head, fitting, preprocessing=see, batch_size=recipe.fit.batch_size, progress=progress
+    )
+    compared = parity_inputs(see.arrange(data.calibration.inputs), count=CANDIDATES, seed=recipe.seed)
+    session = Session(scored.network.model, [scored.score], threads=1)
+    scores = np.concatenate([session(compared[i : i + 1])[0] for i in range(len(compared))])
+    parity = Parity(compared, scores.astype(np.float64), ORACLE, recipe.export.tolerance)
+    return replace(attach(scored, section, recipe, data, parity, variant), precision="int8")
+
+
+def _row(judged: Judged, moved: list[str]) -> Quantisation:
+    return Quantisation(
+        accepted=judged.accepted, words=str(judged), heads=moved, accuracy=judged.accuracy, auroc=judged.auroc,
+        ratio=judged.speed.ratio, ratio_interval=judged.speed.ratio_interval, bytes=judged.size,
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""A recipe that asks for INT8: accepted and used where it is faster, refused with its numbers where it is not."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import onnx
+import pytest
+
+from sparsense.benchmark.card import load_card
+from sparsense.benchmark.latency import Latency
+from sparsense.detector import verify
+from sparsense.pipeline import run_recipe
+from sparsense.recipe.load import read_recipe
+from sparsense.sweep.candidates import candidates
+
+RECIPE = """
+name: small
+network: {source: digits_resnet, weights: bundled}
+data:
+  train: {source: digits, split: train, limit: 200}
+  calibration: {source: digits, split: calibration, limit: 60}
+  test: {source: digits, split: test, limit: 80}
+  anomalies:
+    letters: {source: letters, limit: 40}
+sensitivity: {samples: 40}
+prune: {sparsity: 0.25, align: null}
+batch_norm: {samples: 100}
+finetune: null
+heads: [energy, sensnorm]
+fit: {samples: 100}
+calibrate: {false_alarm_rate: 0.1}
+benchmark: {rounds: 6, batch_sizes: [1]}
+precision: {name: int8, accuracy: 0.5, auroc: 0.5}
+robustness: {samples: 10, attacks: [{name: fgsm, radii: [0.02]}]}
+"""
+
+
+@pytest.fixture(scope="module", params=["faster", "slower"])
+def run(request, tmp_path_factory):
+    """Whether INT8 is faster depends on the machine, so a clock says it; everything else is as it is."""
+    ratio = 0.5 if request.param == "faster" else 2.0
+
+    def clock(calls, *, rounds):
+        found = Latency(1.0, (1.0, 1.0), 1.0, ratio, (ratio, ratio), request.param, rounds, 1)
+        return dict.fromkeys(calls, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("sparsense.quantise.judge"), "compare_latency", clock)
+        folder = run_recipe(read_recipe(RECIPE), output=tmp_path_factory.mktemp(request.param) / "run")
+    return request.param, folder, load_card(folder / "card.json")
+
+
+def kernels(file):
+    return {t.data_type for t in onnx.load(file).graph.initializer if len(t.dims) == 4}
+
+
+def test_int8_is_used_where_it_is_faster_and_by_heads_without_gradients(run):
+    speed, folder, card = run
+    used = {(row.variant, row.head): row.precision for row in card.detectors}
+    int8 = "int8" if speed == "faster" else "float32"
+    assert used == {
+        ("dense", "energy"): "float32",
+        ("dense", "sensnorm"): "float32",
+        ("pruned", "energy"): int8,
+        ("pruned", "sensnorm"): "float32",
+    }
+    assert (onnx.TensorProto.INT8 in kernels(folder / "detector.onnx")) is (speed == "faster")
+    assert onnx.TensorProto.INT8 not in kernels(folder / "others/pruned-sensnorm.onnx")
+
+
+def test_the_card_says_what_was_measured_and_why(run):
+    speed, folder, card = run
+    found = card.quantisation
+    assert found.accepted is (speed == "faster")
+    assert found.heads == (["energy"] if found.accepted else [])
+    assert found.bytes[1] < 0.7 * found.bytes[0]
+    assert found.auroc is not None
+    assert ("INT8 accepted" if found.accepted else "INT8 refused: it is slower") in (folder / "report.md").read_text()
+
+
+def test_each_detector_has_the_accuracy_of_its_own_network(run):
+    speed, _, card = run
+    rows = {row.stage: row.accuracy for row in card.accuracy if row.variant == "pruned"}
+    found = {one.head: one for one in candidates(card) if one.variant == "pruned"}
+    assert ("int8" in rows) is (speed == "faster")
+    assert found["sensnorm"].accuracy == rows["exported"]
+    assert found["energy"].accuracy == rows["int8" if speed == "faster" else "exported"]
+    assert found["energy"].precision == ("int8" if speed == "faster" else "float32")
+
+
+def test_the_file_stands_up_to_its_own_verification(run):
+    _, folder, _ = run
+    rows = verify(folder / "detector.onnx")
+    assert rows
+    assert all(row["error"] <= 1e-5 for row in rows)
+
+
+def test_attacks_leave_out_what_has_no_slope(run):
+    speed, _, card = run
+    heads = {row.head for row in card.robustness if row.variant == "pruned"}
+    assert heads == {None, "sensnorm"} | ({"energy"} if speed == "slower" else set())
