@@ -30,7 +30,6 @@ from anomaly_rows.cases import Case, Size, cases
 from anomaly_rows.measure import Length, measured
 from anomaly_rows.methods import PUBLISHED, PUBLISHED_FPR95, methods
 from anomaly_rows.outside import outside
-from anomaly_rows.plots import draw
 from anomaly_rows.tables import Values, by_case, summary
 
 from sparsense.benchmark.machine import this_machine, versions
@@ -50,6 +49,8 @@ def main() -> None:
         own = [entry for entry in entries if entry["row"] == row]
         print_row(row, own, full=options.full)
         if options.images is not None:
+            from anomaly_rows.plots import draw  # needs matplotlib
+
             draw(row, collected(own), Path(options.images))
 
 

@@ -57,8 +57,9 @@ def main() -> None:
     print("|---|---|---:|---|---|---:|")
     for name in options.networks:
         source, shape, objectives = CASES[name]
-        calls = {key: epochs(source, shape, how, options) for key, how in objectives.items()}
-        baseline = next(iter(objectives))
+        asked = {key: how for key, how in objectives.items() if options.objectives is None or key in options.objectives}
+        calls = {key: epochs(source, shape, how, options) for key, how in asked.items()}
+        baseline = next(iter(calls))
         for key, cost in compare_latency(calls, rounds=options.rounds, warmup=1).items():
             low, high = cost.ratio_interval
             per_sample = cost.median_ms / (options.steps * options.batch_size)
@@ -69,6 +70,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--objectives", nargs="+", help="only these; the first of them is what others are held against")
     parser.add_argument("--steps", type=int, default=4, help="batches of an epoch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
