@@ -129,3 +129,20 @@ def test_gradual_pruning_goes_on_after_an_interruption():
     second.load_state(first.state())
     train(halves, second, 3, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
+
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.first, self.second = nn.Linear(8, 3), nn.Linear(6, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x).relu()).relu())
+
+
+def test_the_output_is_protected_wherever_it_was_registered():
+    torch.manual_seed(0)
+    module = HeadFirst().eval()
+    mask = mask_in_steps(module, Scoring("magnitude", Source(torch.randn(4, 6))), linear(0.5, 2))
+    assert set(mask.keep) == {"first.weight", "second.weight"}
+    assert zeros(module, ["head.weight"]) == 0

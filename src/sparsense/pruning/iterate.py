@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from sparsense.criteria import CRITERIA
@@ -60,7 +61,8 @@ def mask_in_steps(
         scoring: Makes the saliency in every step, of the network as masked so far.
         sparsities: After each step, as from a schedule; must not fall.
         scope: See `select`.
-        ignore: Layers to leave alone; the last layer is protected.
+        ignore: Layers to leave alone. The layers that make the output are protected: found by running the inputs of
+            `scoring.source`; without them the layer that was registered last counts as the output.
         between: Called after every step; training in it must keep the mask (`mask.apply_` after each update).
 
     Returns:
@@ -69,8 +71,9 @@ def mask_in_steps(
     if list(sparsities) != sorted(sparsities) or not sparsities:
         raise InputError(f"sparsities must not fall and there must be one; got {list(sparsities)}")
     mask = Mask({})
+    example = None if scoring.source is None else torch.as_tensor(scoring.source.inputs[:1])
     for sparsity in sparsities:
-        saliency = unprotected(module, scoring.of(module), ignore=ignore)
+        saliency = unprotected(module, scoring.of(module), ignore=ignore, example_input=example)
         mask = select(saliency, sparsity=sparsity, scope=scope, layouts=layouts(module), gone=mask)
         mask.apply_(module)
         between(module, sparsity)
