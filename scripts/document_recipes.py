@@ -48,7 +48,7 @@ prune: {sparsity: 0.5, round_to: 8}                          # half of the chann
 prune: {speedup: 2.0, align: measure}                        # twice as fast, measured in ONNX Runtime here
 prune: {at_most: 300000, measure: bytes}                     # network.safetensors of 300 kB
 prune: {structure: weight, sparsity: 0.9, scope: erk}        # zeros: smaller files, not faster
-prune: {structure: weight, pattern: "2:4", ignore: [conv1]}
+prune: {structure: weight, pattern: "2:4", permute: true, ignore: [conv1]}
 prune: {sparsity: 0.6, scope: sensitivity}                   # every layer alone costs the same loss
 prune: {sparsity: 0.8, criterion: taylor, schedule: {name: iterative, steps: 4, epochs: 2}}
 prune: {structure: weight, sparsity: 0.8, search: {init: hydra, objective: adversarial}}   # no training of weights

@@ -64,7 +64,7 @@ def test_preprocessing_becomes_the_class_that_networks_use() -> None:
     assert section.build() == Preprocessing(layout="NCHW", mean=(0.5,), std=(0.25,))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "cifar10-resnet20"])
+@pytest.mark.parametrize("name", ["quickstart", "cifar10-resnet20", "digits-learnt-mask"])
 def test_the_recipes_that_come_along_survive_a_round_trip(name: str) -> None:
     text = (Path(__file__).parents[1] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     recipe = read_recipe(text)
