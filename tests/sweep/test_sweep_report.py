@@ -133,7 +133,7 @@ def test_the_page_sorts_filters_and_downloads(folder, tmp_path):
     page.write_text((folder / "report.html").read_text().replace("</body>", f"{TOUCH}</body>"))
     chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
-        [*chromium, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*chromium, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.S)[1]))
     assert found["points"] == HEADS + HEADS * len(SPARSITIES)
