@@ -86,6 +86,7 @@ def run(
     smaller = replace(network, module=report.module)
     fine_tune(network, smaller, splits["train"], objective, seed, options)
     found = {name: accuracy(smaller, splits[name]) for name in judged(splits)}
+    print(f"  seed {seed}, {factor}x, {objective}, {chosen} ({before:.2%} before training): {told(found)}", flush=True)
     return {
         "seed": seed,
         "chosen": chosen,

@@ -11,7 +11,8 @@ from sparsense.sensitivity import SensitivityRecord
 @criterion(
     "grasp",
     needs=("hessian_gradient",),
-    advice="Only for networks at initialisation, globally: it destroys a trained network.",
+    advice="Only for networks at initialisation, globally: it destroys a trained network (30 % of the weights of a "
+    "ResNet-20 take its accuracy from 91 % to 13 %).",
 )
 def grasp(weights: Weights, record: SensitivityRecord, /) -> Saliency:
     """w_j (H g)_j minus its smallest value over all weights.
