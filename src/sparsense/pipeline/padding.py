@@ -28,8 +28,8 @@ def padded_for_export(job: Job, network: Network, watch: Stopwatch) -> tuple[Net
         The network, and what was measured in words.
     """
     section = job.section
-    if section.structure != "channel" or section.align not in (None, "pad"):
-        return network, []
+    if section.structure != "channel" or section.align not in (None, "pad") or network.remembered:
+        return network, []  # what training remembers has the shapes of the weights
 
     def write(folder: Path) -> None:
         alignment = align_widths(

@@ -33,6 +33,7 @@ from sparsense.pruning.cost import measure_cost
 from sparsense.pruning.plan import UnreachableError
 from sparsense.pruning.shares import Shares
 from sparsense.recipe.schema import BenchmarkSection
+from sparsense.training.fit import remembered
 
 Stage = Callable[[str, Network], None]
 """Called with a network after every stage, so that each one's effect can be measured."""
@@ -63,7 +64,7 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     )
     found, told = _aligned(job, found, watch)
     notes += told
-    network, mask = found.now.network, found.now.mask
+    network, mask = replace(found.now.network, remembered={}), found.now.mask  # that was of other weights
     stage("pruned", network)
     if job.recipe.batch_norm is not None and _has_batch_norm(network):
         sample = job.data.subset(job.recipe.batch_norm.samples, seed=job.recipe.seed)
@@ -73,6 +74,7 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
         training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)
         watch_of_sweep = pulse(network, job.data)
         job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module), until=watch_of_sweep)
+        network.remembered = remembered(training)
         stage("fine-tuned", network)
     shipped, told = padded_for_export(job, network, watch)
     notes += told
