@@ -64,7 +64,7 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     )
     found, told = _aligned(job, found, watch)
     notes += told
-    network, mask = replace(found.now.network, remembered={}), found.now.mask  # that was of other weights
+    network, mask = found.now.network, found.now.mask
     stage("pruned", network)
     if job.recipe.batch_norm is not None and _has_batch_norm(network):
         sample = job.data.subset(job.recipe.batch_norm.samples, seed=job.recipe.seed)
