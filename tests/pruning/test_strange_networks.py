@@ -17,6 +17,7 @@ from sparsense.pruning.plan import ChannelOptions
 from sparsense.pruning.proof import DisproofError, same_outputs
 from sparsense.recording.layers import prunable_weights
 from sparsense.recording.moments import record_moments
+from sparsense.recording.passes import Source, saliency_of
 from sparsense.sensitivity import SensitivityRecord
 
 ROWS = torch.randn(4, 10)
@@ -254,3 +255,62 @@ def test_a_network_that_kept_activations_of_training_is_cut():
     assert cut(module, ROWS).proof <= 1e-6
     assert module.kept is kept
     kept.sum().backward()  # its graph is still there
+
+
+# Records of strange networks
+
+
+LABELS = torch.tensor([0, 1, 2, 3])
+
+
+def saliency(module, criterion="taylor", inputs=ROWS, labels=LABELS, **options):
+    return saliency_of(module, criterion, Source(inputs, labels, probes=2), **options)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "crop", "obd", "synflow"])
+def test_the_first_of_several_outputs_is_recorded(criterion):
+    plain = chain()
+    nested = chain(lambda s, x: {"logits": s.last(s.first(x).relu()), "more": [x]})
+    nested.load_state_dict(plain.state_dict())
+    expected = saliency(plain, criterion)
+    for name, values in saliency(nested, criterion).items():
+        assert torch.equal(values, expected[name])
+    with pytest.raises(InputError, match="gives NoneType instead of a tensor"):
+        saliency(chain(lambda s, x: None), criterion)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "crop", "synflow", "batch_norm_scale"])
+def test_a_recording_that_cannot_run_says_on_what(criterion):
+    two = chain(lambda s, x, y: s.last(s.first(x + y)))
+    with pytest.raises(InputError, match=r"recording: .* on inputs float\d\d \[\d, 10\].*failed with TypeError"):
+        saliency(two, criterion)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "crop", "obd", "synflow"])
+def test_nothing_to_record_is_refused(criterion):
+    with pytest.raises(InputError, match="no convolution and no fully connected layer"):
+        saliency(nn.Sequential(nn.ReLU()), criterion)
+
+
+def test_networks_of_half_precision_are_recorded():
+    module = chain().bfloat16()
+    exact = saliency(chain_like(module), "taylor", ROWS.bfloat16().float())
+    for name, values in saliency(module, "taylor", ROWS.bfloat16()).items():
+        torch.testing.assert_close(values, exact[name], rtol=0.2, atol=0.05 * float(exact[name].max()))
+
+
+def chain_like(module):
+    twin = chain()
+    twin.load_state_dict(module.state_dict())
+    return twin
+
+
+def test_unknown_options_and_saliencies_of_other_shapes_are_refused():
+    with pytest.raises(InputError, match="criterion 'magnitude' has no option 'norme'; it has norm"):
+        saliency(chain(), "magnitude", norme="l1")
+    module = chain()
+    scores = {name: weight[:1].abs() for name, weight in prunable_weights(module).items()}
+    with pytest.raises(
+        InputError, match=r"saliency of 'first.weight' must have the shape .*\[8, 10\]; it has \[1, 10\]"
+    ):
+        prune_channels(module, ROWS, scores, sparsity=0.3)

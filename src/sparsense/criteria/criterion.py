@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -47,8 +48,14 @@ class Criterion:
         """The saliency of every weight.
 
         Raises:
-            InputError: The record is missing, lacks what the criterion needs, or is of another network.
+            InputError: The record is missing, lacks what the criterion needs, or is of another network; or an option
+                that the criterion does not have.
         """
+        known = [p.name for p in signature(self.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        if unknown := [name for name in options if name not in known]:
+            raise InputError(
+                f"criterion {self.name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+            )
         if record is None and (self.needs or self.gates):
             raise InputError(
                 f"criterion {self.name!r} needs a record with {', '.join(self.needs + self.gates)}; got none; "

@@ -85,6 +85,7 @@ def unit_saliency(
             tensor = tensor_of(layer, axis.tensor)
             if values is None or not isinstance(tensor, Tensor):
                 continue
+            _refuse_other_shape(f"{side.layer}.{axis.tensor}", values, tensor)
             per_position = checked(side.layer, values).cpu().movedim(axis.dim, 0).flatten(1)
             owner = along(units, tensor.shape[axis.dim])
             inside = owner >= 0
@@ -97,6 +98,12 @@ def unit_saliency(
     values = total / weights.clamp_min(1) if options.reduce == "mean" else total
     mean = values.mean()
     return values / mean if options.normalise == "mean" and mean > 0 else values
+
+
+def _refuse_other_shape(name: str, values: Tensor, weight: Tensor) -> None:
+    if values.shape != weight.shape:
+        raise InputError(f"the saliency of {name!r} must have the shape of the weight, {list(weight.shape)}; it has "
+                         f"{list(values.shape)}; score the network that is pruned")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.pruning.groups import Removal
-from sparsense.pruning.protect import FORWARD_ERRORS, Example, as_arguments, tensors_of
+from sparsense.pruning.protect import Example, as_arguments, tensors_of
 from sparsense.pruning.surgery import cut_, mask_
+from sparsense.recording.state import FORWARD_ERRORS, copy_of
 from sparsense.recording.state import bare_copy as bare_copy
-from sparsense.recording.state import copy_of
 
 TOLERANCE = {True: 1e-6, False: 1e-5}
 """Largest relative difference in float64 (True; the cut weights themselves are float32) and in float32."""

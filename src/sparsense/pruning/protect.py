@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.recording.capture import capturing
 from sparsense.recording.layers import prunable_layers
-from sparsense.recording.state import bare_copy
+from sparsense.recording.state import FORWARD_ERRORS, bare_copy, described
 
-FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
-"""What the forward pass of somebody else's module may raise when its widths do not fit."""
 Ignore = Iterable[str | type[nn.Module] | nn.Module]
 Example = Tensor | tuple[Tensor, ...]
 
@@ -125,10 +123,9 @@ def run_example(module: nn.Module, example_input: Example) -> object:
         try:
             return module(*arguments)
         except FORWARD_ERRORS as error:
-            shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in arguments)
             raise InputError(
-                f"running the network ({type(module).__name__}) on the example input {shapes}: its forward pass failed "
-                f"with {type(error).__name__}: {error}; give an example of what it takes"
+                f"running the network ({type(module).__name__}) on the example input {described(*arguments)}: its "
+                f"forward pass failed with {type(error).__name__}: {error}; give an example of what it takes"
             ) from error
 
 

@@ -53,7 +53,8 @@ class Samples:
                 continue
             digest.update(f"{tuple(array.shape)} {str(array.dtype).removeprefix('torch.')}".encode())
             for start in range(0, len(array), 1024):
-                digest.update(np.ascontiguousarray(_tensor(array[start : start + 1024]).cpu().numpy()).tobytes())
+                part = _tensor(array[start : start + 1024]).cpu().contiguous()
+                digest.update(part.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -14,10 +14,11 @@ from sparsense.recording.layers import (
     evaluating,
     network_sha256,
     prunable_layers,
+    recorded_layers,
     weight_channels,
     weight_of,
 )
-from sparsense.recording.state import copy_of, first_input, untouched
+from sparsense.recording.state import copy_of, first_input, first_output, untouched
 from sparsense.sensitivity import RecordInfo, SensitivityRecord
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -46,10 +47,9 @@ def record_flow(module: nn.Module, input_shape: tuple[int, ...]) -> SensitivityR
         NeurIPS 2020, arXiv:2006.05467.
     """
     twin = _linearised(module)
-    weights = {name: weight_of(layer) for name, layer in prunable_layers(twin).items()}
+    weights = {name: weight_of(layer) for name, layer in recorded_layers(twin).items()}
     with evaluating(twin), differentiable(twin):
-        outputs = twin(torch.ones(1, *input_shape, dtype=torch.float64))
-        total = (outputs[0] if isinstance(outputs, tuple | list) else outputs).sum()
+        total = first_output(twin, torch.ones(1, *input_shape, dtype=torch.float64)).sum()
         if not bool(torch.isfinite(total)):
             raise InputError(f"the synaptic flow of the network is {float(total.detach())}, not a finite number; "
                              "prune with another criterion")  # fmt: skip
@@ -89,7 +89,7 @@ def record_norm_scales(module: nn.Module, example_input: Tensor) -> SensitivityR
     handles += [norm.register_forward_pre_hook(enter, with_kwargs=True) for norm in norms]
     try:
         with untouched(module), evaluating(module), torch.no_grad():
-            module(example_input)
+            first_output(module, example_input)
     finally:
         for handle in handles:
             handle.remove()

@@ -16,13 +16,13 @@ from sparsense.recording.layers import (
     differentiable,
     evaluating,
     network_sha256,
-    prunable_layers,
+    recorded_layers,
     refuse_inference_mode,
     weight_channels,
     weight_of,
 )
 from sparsense.recording.losses import Loss, loss_name, per_sample_loss
-from sparsense.recording.state import untouched
+from sparsense.recording.state import first_output, untouched
 from sparsense.sensitivity import Array, RecordInfo, SensitivityRecord
 
 
@@ -55,7 +55,7 @@ def record_hessian_gradient(
         arXiv:2206.10451; Wang et al., "Picking winning tickets before training by preserving gradient flow",
         ICLR 2020, arXiv:2002.07376.
     """
-    samples, layers = Samples(inputs, labels), prunable_layers(module)
+    samples, layers = Samples(inputs, labels), recorded_layers(module)
     weights = [weight_of(layer) for layer in layers.values()]
     criterion = tempered(per_sample_loss(loss), temperature)
     with twice_differentiable(module), gated(layers) as gates:
@@ -106,7 +106,7 @@ def record_hessian_diagonal(
     """
     if probes is not None and probes < 1:
         raise InputError(f"probes must be at least 1, or None for the exact diagonal; got {probes}")
-    samples, layers = Samples(inputs, labels), prunable_layers(module)
+    samples, layers = Samples(inputs, labels), recorded_layers(module)
     weights = [weight_of(layer) for layer in layers.values()]
     with twice_differentiable(module):
         losses = MeanLoss(module, samples, per_sample_loss(loss), len(samples))
@@ -130,8 +130,7 @@ class MeanLoss:
     def __iter__(self) -> Iterator[Tensor]:
         self.value = 0.0
         for inputs, labels in self.samples.batches(self.batch_size, self.module):
-            outputs = self.module(inputs)
-            outputs = outputs[0] if isinstance(outputs, tuple | list) else outputs
+            outputs = first_output(self.module, inputs)
             part = self.loss(outputs, inputs, labels).sum() / len(self.samples)
             self.value += float(part.detach())
             yield part

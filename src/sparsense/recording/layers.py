@@ -50,6 +50,18 @@ def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
+def recorded_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """The prunable layers of a network that has some.
+
+    Raises:
+        InputError: It has none.
+    """
+    layers = prunable_layers(module)
+    if not layers:
+        raise InputError("recording sensitivities: the network has no convolution and no fully connected layer")
+    return layers
+
+
 def refuse_computed_weight(name: str, layer: nn.Module) -> None:
     """Refuse a layer whose weight is not a plain parameter."""
     kind = type(layer).__name__

@@ -16,13 +16,13 @@ from sparsense.recording.layers import (
     differentiable,
     evaluating,
     network_sha256,
-    prunable_layers,
+    recorded_layers,
     weight_channels,
     weight_of,
 )
 from sparsense.recording.losses import Loss, loss_name, per_sample_loss
 from sparsense.recording.per_sample import per_sample_weight_gradients, rows_are_samples, weight_gradient
-from sparsense.recording.state import untouched
+from sparsense.recording.state import first_output, untouched
 from sparsense.sensitivity import RecordInfo, SensitivityRecord
 
 EPSILON = 1e-8
@@ -65,9 +65,7 @@ def record_moments(
         InputError: No samples, or labels that do not fit.
         UnsupportedLayerError: A weight that is computed from other parameters.
     """
-    samples, layers = Samples(inputs, labels), prunable_layers(module)
-    if not layers:
-        raise InputError("recording sensitivities: the network has no convolution and no fully connected layer")
+    samples, layers = Samples(inputs, labels), recorded_layers(module)
     totals = Totals(layers)
     with untouched(module), evaluating(module), differentiable(module), capturing(layers) as capture:
         pass_over = Pass(module, layers, capture, per_sample_loss(loss), normalised=loss == "raw_logit")
@@ -145,8 +143,7 @@ class Pass:
     def forward(self, inputs: Tensor, labels: Tensor | None) -> Tensor:
         """Per-sample losses `[N]`, with everything captured on the way."""
         self.capture.clear()
-        outputs = self.module(inputs)
-        outputs = outputs[0] if isinstance(outputs, tuple | list) else outputs
+        outputs = first_output(self.module, inputs)
         losses = self.loss(outputs, inputs, labels)
         if losses.shape != (len(inputs),):
             raise InputError(f"a loss must give one number per sample, [{len(inputs)}]; got {list(losses.shape)}")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from sparsense.errors import InputError
 
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError)
+"""What the forward pass of somebody else's module may raise when its widths or inputs do not fit."""
 COPY_ERRORS = (TypeError, RuntimeError, AttributeError, NotImplementedError)
 """What copying raises where a module holds something that has no copy: a lock, a file, a generator."""
 
@@ -63,6 +65,37 @@ def bare_copy(module: nn.Module) -> nn.Module:
         for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             part.__dict__[table].clear()
     return twin
+
+
+def first_output(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What a network gives for a batch; the first tensor where it gives several.
+
+    Raises:
+        InputError: It does not run on the inputs, or gives no tensor.
+    """
+    try:
+        outputs = module(inputs)
+    except FORWARD_ERRORS as error:
+        raise InputError(
+            f"recording: running the network ({type(module).__name__}) on inputs {described(inputs)}: its forward pass "
+            f"failed with {type(error).__name__}: {error}; give inputs as the network takes them, in one tensor"
+        ) from error
+    found = next(_tensors(outputs), None)
+    if found is None:
+        kinds = type(module).__name__, type(outputs).__name__
+        raise InputError("recording: the network ({}) gives {} instead of a tensor; wrap it in a module that returns "
+                         "what is to be differentiated".format(*kinds))  # fmt: skip
+    return found
+
+
+def described(*tensors: Tensor) -> str:
+    """Types and shapes.
+
+    Example:
+        >>> described(torch.zeros(2, 3))
+        'float32 [2, 3]'
+    """
+    return ", ".join(f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in tensors)
 
 
 def first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
