@@ -162,8 +162,8 @@ def measured(
 def header(options: argparse.Namespace, test: Dataset) -> str:
     columns = ["sparsity", "mask", "accuracy", *(f"{h} {a}" for h in options.heads for a in options.anomalies), "CPU s"]
     told = (
-        f"{options.network}: {len(test)} test images for accuracies, {2 * options.scored} of them and {options.scored} of "
-        f"each anomalous set for AUROCs; searches from {options.init} over {options.images} images, "
+        f"{options.network}: {len(test)} test images for accuracies, {2 * options.scored} of them and {options.scored} "
+        f"of each anomalous set for AUROCs; searches from {options.init} over {options.images} images, "
         f"{options.epochs} epochs, seeds {options.seeds}"
     )
     return f"{told}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
