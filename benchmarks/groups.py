@@ -4,8 +4,8 @@ python benchmarks/groups.py --data-root FOLDER [--network resnet20] [--sizes 1 2
 
 Images of every set are put into disjoint groups at random, the same groups for every method:
 
-- `sensnorm, published`: || r_l - s_l ||_5 with s_l the elasticity of the group's mean predicted logit, mean over layers;
-  one gradient per group, the sum over its inputs is taken before the norm;
+- `sensnorm, published`: || r_l - s_l ||_5 with s_l the elasticity of the group's mean predicted logit, mean over
+  layers; one gradient per group, the sum over its inputs is taken before the norm;
 - `mean of scores`: of the inputs' own scores, for the default fusion, SensNorm one by one, energy, MSP and kNN;
 - `p-values`: Fisher's sum of -log p, p the conformal p-values by held-out test images that are in no group.
 

@@ -122,10 +122,11 @@ def _with_rows(analysis: Analysis, curves: list[Curve]) -> Analysis:
 
 def _curves(job: Job, judge: Evaluate, known: dict[str, Curve]) -> Iterator[Curve]:
     module, section = job.dense.module, job.section
-    saliency = job.scorer.saliency(job.dense)
+    saliency, example = job.scorer.saliency(job.dense), example_input(job.dense.input_shape)
     if section.structure == "weight":
-        return weight_curves(module, unprotected(module, saliency, ignore=section.ignore), judge, known=known)
-    example, options = example_input(job.dense.input_shape), channel_options(section)
+        open_saliency = unprotected(module, saliency, ignore=section.ignore, example_input=example)
+        return weight_curves(module, open_saliency, judge, known=known)
+    options = channel_options(section)
     return channel_curves(module, example, saliency, judge, options=options, known=known)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sparsense.networks.network import example_input
 from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
@@ -27,7 +28,13 @@ def _search(job: Job, share: float, folder: Path) -> None:
     assert search is not None
     scope: Literal["global", "layer"] = "layer" if section.scope == "layer" else "global"
     module = MaskSearch(
-        job.dense.module, sparsity=share, init=search.init, scope=scope, ignore=section.ignore, seed=job.recipe.seed
+        job.dense.module,
+        sparsity=share,
+        init=search.init,
+        scope=scope,
+        ignore=section.ignore,
+        example_input=example_input(job.dense.input_shape),
+        seed=job.recipe.seed,
     )
     training = make_search_run(job.dense, module, job.samples, search, seed=job.recipe.seed, teacher=job.dense.module)
     job.train("learning the mask", training)

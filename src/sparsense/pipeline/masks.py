@@ -39,7 +39,7 @@ def step_mask(
         shares: For the scope `sensitivity`: amount -> share of every weight.
     """
     module, shapes = network.module, layouts(network.module)
-    saliency = unprotected(module, saliency, ignore=section.ignore)
+    saliency = unprotected(module, saliency, ignore=section.ignore, example_input=example_input(network.input_shape))
     if section.pattern is not None:
         return _patterned(saliency, section.pattern, share, network)
     if section.ratios:

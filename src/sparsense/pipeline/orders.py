@@ -24,9 +24,11 @@ def in_better_order(job: Job, before: Journey) -> Journey:
 
     def write(folder: Path) -> None:
         network = before.now.network
-        saliency = unprotected(network.module, job.scorer.saliency(network), ignore=section.ignore)
+        example = example_input(network.input_shape)
+        saliency = job.scorer.saliency(network)
+        saliency = unprotected(network.module, saliency, ignore=section.ignore, example_input=example)
         job.progress("reordering channels", 0, 1)
-        found = permute_for_pattern(network.module, example_input(network.input_shape), saliency, n=n, m=m)
+        found = permute_for_pattern(network.module, example, saliency, n=n, m=m)
         save_journey(Journey(replace(before.now, network=replace(network, module=found.module))), folder)
         facts = {"kept": found.kept, "groups": len(found.groups), "error": found.error}
         (folder / FACTS).write_text(json.dumps(facts))

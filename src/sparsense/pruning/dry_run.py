@@ -15,7 +15,7 @@ from sparsense.pruning.cost import Cost, measure_cost, measure_positions
 from sparsense.pruning.grouping import Element, Stays, left_alone
 from sparsense.pruning.heads import find_attention
 from sparsense.pruning.plan import ChannelOptions
-from sparsense.pruning.protect import Example, Ignore, ignored_layers, last_layer
+from sparsense.pruning.protect import Example, Ignore, ignored_layers, output_layers
 from sparsense.recording.layers import layouts, prunable_weights
 
 
@@ -112,7 +112,7 @@ def dry_run_weights(module: nn.Module, example_input: Example, *, ignore: Ignore
         InputError: An entry of `ignore` matches nothing.
     """
     cost = measure_cost(module, example_input)
-    stays = Stays(ignored_layers(module, ignore), last_layer(module))
+    stays = Stays(ignored_layers(module, ignore), output_layers(module, example_input))
     rows = []
     for name, weight in prunable_weights(module).items():
         layer, size = name.rpartition(".")[0], weight.numel()

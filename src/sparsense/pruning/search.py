@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from sparsense.errors import InputError
 from sparsense.pruning.mask import Mask
-from sparsense.pruning.protect import Ignore
+from sparsense.pruning.protect import Example, Ignore
 from sparsense.pruning.select import select
 from sparsense.pruning.weights import unprotected
 from sparsense.recording.layers import Layout, layouts, prunable_weights
@@ -35,7 +35,8 @@ class MaskSearch(nn.Module):
         init: `hydra` starts from the weights with their signs, so large negative ones begin masked; `magnitude`
             from their sizes, so a short search begins at a good mask; `edge_popup` from random scores.
         scope: `global` or `layer`, see `select`.
-        ignore: Layers to leave alone; the last layer is protected.
+        ignore: Layers to leave alone; the output layer is protected.
+        example_input: Finds the output layer, as for `unprotected`.
         seed: Of random scores.
 
     Raises:
@@ -54,6 +55,7 @@ class MaskSearch(nn.Module):
         init: Init = "hydra",
         scope: Literal["global", "layer"] = "global",
         ignore: Ignore = (),
+        example_input: Example | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class MaskSearch(nn.Module):
         self.inner = deepcopy(module).requires_grad_(False)
         self.sparsity, self.scope = sparsity, scope
         shapes = layouts(self.inner)
-        searched = unprotected(self.inner, prunable_weights(self.inner), ignore=ignore)
+        searched = unprotected(self.inner, prunable_weights(self.inner), ignore=ignore, example_input=example_input)
         generator = torch.Generator().manual_seed(seed)
         self.names = list(searched)
         self.scores = nn.ParameterList(
