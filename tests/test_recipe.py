@@ -134,7 +134,7 @@ def test_an_override_of_what_is_not_there() -> None:
 
 PRUNE_KEYS = (
     "structure, criterion, options, sparsity, measure, at_most, speedup, milliseconds, ratios, scope, floor, round_to, "
-    "align, pattern, ignore, unsupported, schedule, search"
+    "align, pattern, permute, ignore, unsupported, schedule, search"
 )
 
 
@@ -160,7 +160,7 @@ PRUNE_KEYS = (
         ("calibrate: null", "calibrate", "must be a mapping (key: value); got null"),
         ("heads: energy", "heads", 'must be a list; got "energy"'),
         ("heads: []", "heads", "must not be empty"),
-        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options, explain)"),
+        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options, explain, detail)"),
         ("heads: [3]", "heads.0", "must be a mapping (key: value); got 3"),
         ("benchmark: {batch_sizes: [1, 0]}", "benchmark.batch_sizes.1", "must be at least 1; got 0"),
         ("prune: {structure: weight, round_to: 8}", "prune",
