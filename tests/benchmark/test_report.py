@@ -196,6 +196,7 @@ def test_runs_that_left_steps_out(make, short_script):
         assert ("reconstruction error" in form) == (make is autoencoder)
         assert ("elasticity" in form) == bool(card.layers)
         assert ("Pruning" in form) == (card.pruning is not None)
+    assert ("ROC curves of" in report.html(card, SCORES)) == bool(card.results)
 
 
 def test_hostile_names_stay_text(short_script):

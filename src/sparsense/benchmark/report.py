@@ -112,7 +112,10 @@ def _explanations(card: Card, drawn: Mapping[Key, Drawn]) -> dict[str, list[Figu
 
 
 def _head_figures(card: Card, scores: Scores, head: str) -> list[Figure]:
-    return [score_figures.histograms(card, scores, head), score_figures.roc_curves(card, scores, head)]
+    found = [score_figures.histograms(card, scores, head)]
+    if any(row.head == head for row in card.results):  # without anomalies there is nothing to detect
+        found.append(score_figures.roc_curves(card, scores, head))
+    return found
 
 
 def environment(*, autoescape: bool) -> Any:
