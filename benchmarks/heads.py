@@ -14,7 +14,6 @@ magnitude removed, batch norms re-estimated on the fitting images, nothing train
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,9 +25,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from cards import save_card
 
 from sparsense.benchmark.latency import compare_latency
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.metrics import auroc, fpr95
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -73,10 +72,7 @@ def main() -> None:
         for name in options.heads or [name for name in HEADS if HEADS[name].task == "classifier"]:
             rows.append({"variant": variant, "head": name, **row(name, graph, network, data, options)})
             print(line(rows[-1]), flush=True)
-    if options.out:
-        asked = {key: value for key, value in vars(options).items() if key not in ("data_root", "out")}
-        card = {"arguments": asked, "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
-        Path(options.out).write_text(json.dumps(card, indent=1))
+    save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:

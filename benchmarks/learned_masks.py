@@ -14,20 +14,18 @@ Without arguments: the bundled digits network.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean, stdev
 from time import process_time
 from typing import Any
 
 import torch
+from cards import save_card
 from pruning_accuracy import inputs, load, options_of, saliency
 from torch import nn
 
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.uncertainty import estimate
 from sparsense.data import SOURCES, Dataset
 from sparsense.detector import fit_head
@@ -66,10 +64,7 @@ def main() -> None:
         found = [measured(replace(network, module=each), splits, anomalies, options) for each in module]
         rows.append({"sparsity": sparsity, "name": name, "seconds": seconds, "runs": found})
         print(line(rows[-1]), flush=True)
-    if options.out:
-        asked = {key: value for key, value in vars(options).items() if key not in ("data_root", "out")}
-        card = {"arguments": asked, "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
-        Path(options.out).write_text(json.dumps(card, indent=1))
+    save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:

@@ -8,7 +8,6 @@ Without arguments: the bundled digits network.
 from __future__ import annotations
 
 import argparse
-import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from cards import save_card
 from torch import nn
 
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.criteria import CRITERIA
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -54,10 +53,7 @@ def main() -> None:
             ]
             rows.append({"criterion": criterion, "scope": scope, "seconds": round(took, 2), "cells": cells})
             print(line(rows[-1]), flush=True)
-    card = {"dense": dense, "arguments": vars(options), "rows": rows, "machine": this_machine().model_dump(),
-            "versions": versions()}  # fmt: skip
-    if options.out:
-        Path(options.out).write_text(json.dumps(card, indent=1, default=str))
+    save_card(options, rows, dense=dense)
 
 
 def arguments() -> argparse.Namespace:

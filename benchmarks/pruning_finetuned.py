@@ -12,20 +12,18 @@ Without arguments: the bundled digits network.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
 from typing import Any
 
 import torch
+from cards import save_card
 from pruning_accuracy import channel_options, inputs, load, options_of, saliency
 from torch import nn
 
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.uncertainty import wilson_interval
 from sparsense.data import SOURCES, Dataset
 from sparsense.networks.network import Network, example_input
@@ -57,10 +55,7 @@ def main() -> None:
             runs = [run(network, splits, factor, objective, seed, options) for seed in options.seeds]
             rows.append({"factor": factor, "objective": objective, "runs": runs})
             print(line(rows[-1], dense, len(splits["test"])), flush=True)
-    card = {"dense": dense, "arguments": vars(options), "rows": rows, "machine": this_machine().model_dump(),
-            "versions": versions()}  # fmt: skip
-    if options.out:
-        Path(options.out).write_text(json.dumps(card, indent=1, default=str))
+    save_card(options, rows, dense=dense)
 
 
 def arguments() -> argparse.Namespace:

@@ -10,19 +10,17 @@ python benchmarks/pruning_speed.py --network mobilenet_v2_32 --sparsity 0.3 0.5
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from cards import save_card
 from sized_networks import SIZED
 from torch import nn
 
 from sparsense.benchmark.latency import compare_latency
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.onnx_cost import onnx_call
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.networks.load import load_network
@@ -48,9 +46,7 @@ def main() -> None:
         found = measured_rows(load(options.network, width), options, f"{options.network} {width or ''}".strip())
         print(table(found, head=not rows), flush=True)
         rows += found
-    card = {"arguments": vars(options), "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
-    if options.out:
-        Path(options.out).write_text(json.dumps(card, indent=1, default=str))
+    save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:

@@ -13,20 +13,18 @@ Without arguments: the bundled digits network.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from cards import save_card
 from pruning_accuracy import channel_options, inputs, load, options_of, saliency
 from pruning_finetuned import fine_tune
 from torch import nn
 
-from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.uncertainty import Pair, compare, estimate
 from sparsense.data import SOURCES, Dataset
 from sparsense.detector import fit_head
@@ -71,10 +69,7 @@ def main() -> None:
         rows.append(row(point, accuracy(smaller, splits["test"]), measured(smaller, splits, anomalies, options), dense))
         print("\n".join(lines(rows[-1], options)), flush=True)
     print("\n" + summary(rows[1:]))
-    if options.out:
-        asked = {key: value for key, value in vars(options).items() if key not in ("data_root", "out")}
-        card = {"arguments": asked, "rows": rows, "machine": this_machine().model_dump(), "versions": versions()}
-        Path(options.out).write_text(json.dumps(card, indent=1))
+    save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:
