@@ -1,7 +1,7 @@
 """Does sparsity help detection? AUROCs from dense to 95 % sparse, with intervals, and paired differences to dense.
 
 Every network is pruned in one shot, its batch norms are measured anew, and it is fine-tuned for the asked number of
-epochs; masks stay. Heads are fitted on training images of the network that they judge, with default options. Test
+epochs; masks stay. The dense network, fine-tuned in the same way, is the control. Heads are fitted on training images of the network that they judge, with default options. Test
 images and anomalies are looked at once per network. All networks see the same images, so differences are paired.
 
 python benchmarks/sparsity_detection.py --network cifar_resnet20 --weights nets/resnet20_cifar10.safetensors \
@@ -89,6 +89,8 @@ def arguments() -> argparse.Namespace:
 
 
 def points(network: Network, train: Dataset, options: argparse.Namespace) -> Iterator[Point]:
+    """The dense network comes first: what fine-tuning does without pruning."""
+    yield Point("", "dense, fine-tuned", 0.0, deepcopy(network.module))
     for criterion in options.criteria:
         values = saliency(network, criterion, train, options, options.seeds[0])
         for structure in options.structures:
