@@ -1,8 +1,9 @@
 """Does sparsity help detection? AUROCs from dense to 95 % sparse, with intervals, and paired differences to dense.
 
 Every network is pruned in one shot, its batch norms are measured anew, and it is fine-tuned for the asked number of
-epochs; masks stay. The dense network, fine-tuned in the same way, is the control. Heads are fitted on training images of the network that they judge, with default options. Test
-images and anomalies are looked at once per network. All networks see the same images, so differences are paired.
+epochs; masks stay. The dense network, fine-tuned in the same way, is the control. Heads are fitted on training images
+of the network that they judge, with default options. Test images and anomalies are looked at once per network. All
+networks see the same images, so differences are paired.
 
 python benchmarks/sparsity_detection.py --network cifar_resnet20 --weights nets/resnet20_cifar10.safetensors \
     --mean .485 .456 .406 --std .229 .224 .225 --data cifar10 --split test_all --data-root FOLDER \
