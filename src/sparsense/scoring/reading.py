@@ -44,15 +44,19 @@ def read(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]
 def _parts(piece: Piece, path: Path, detector: ExportedDetector, size: int) -> Iterator[NDArray[Any]]:
     if piece.kind in ARRAYS:
         yield from array_rows(path, size, start=piece.start, stop=piece.stop)
-    elif piece.kind == ".csv":
+        return
+    if piece.kind == ".csv":
         parts = csv_rows(path, size, start=piece.start, stop=piece.stop, byte=piece.byte)
-        yield from (_numbers(part, detector, path) for part in parts)
     else:
         parts = parquet_rows(path, size, start=piece.start, stop=piece.stop)
-        yield from (_from_parquet(part, detector, path) for part in parts)
+    inputs = _numbers if piece.kind == ".csv" else _from_parquet
+    first = piece.start + 1  # as people count rows
+    for part in parts:
+        yield inputs(part, detector, path, first)
+        first += len(next(iter(part.values())))
 
 
-def _from_parquet(part: Part, detector: ExportedDetector, path: Path) -> NDArray[Any]:
+def _from_parquet(part: Part, detector: ExportedDetector, path: Path, first_row: int) -> NDArray[Any]:
     """Image files in a column, lists of numbers in a column, or columns of numbers and words."""
     for values in part.values():
         first = next((value for value in values if value is not None), None)
@@ -61,7 +65,7 @@ def _from_parquet(part: Part, detector: ExportedDetector, path: Path) -> NDArray
             return _stored_images(values, detector, path)
     if len(part) == 1 and isinstance(next(iter(part.values()))[0], list):
         return _lists(next(iter(part.values())), detector, path)
-    return _numbers(part, detector, path)
+    return _numbers(part, detector, path, first_row)
 
 
 def _stored_images(values: Sequence[Any], detector: ExportedDetector, path: Path) -> NDArray[Any]:
@@ -89,11 +93,12 @@ def _lists(values: Sequence[Any], detector: ExportedDetector, path: Path) -> NDA
         ) from error
 
 
-def _numbers(part: Part, detector: ExportedDetector, path: Path) -> NDArray[Any]:
+def _numbers(part: Part, detector: ExportedDetector, path: Path, first_row: int) -> NDArray[Any]:
     """Rows of a table: by the columns that the detector knows, or all of its columns as they are."""
     encoding = Preprocessing.from_dict(detector.preprocessing).encoding
     if encoding is not None:
-        return encoding.codes({name: [_text(value) for value in values] for name, values in part.items()})
+        columns = {name: [_text(value) for value in values] for name, values in part.items()}
+        return encoding.codes(columns, first=first_row)
     if detector.layout != "ND":
         raise InputError(f"{detector.path.name} takes {detector.takes}; the table {path} has columns {', '.join(part)}")
     try:
