@@ -1,11 +1,13 @@
 """The record of sensitivities against a loop of single-sample backward passes."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -251,6 +253,30 @@ def test_round_trip_and_reading_without_torch(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(out) == pytest.approx(record.moment("0.weight", "gradient").sum())
+
+
+def test_a_record_is_written_as_the_same_bytes_every_time_whatever_its_order(tmp_path):
+    moments = {f"layer/{i}.weight": {"gradient": np.full(3, i), "elasticity": np.ones(3)} for i in range(5)}
+    turned = {name: dict(reversed(entries.items())) for name, entries in reversed(moments.items())}
+    written = set()
+    for table in [moments, turned] * 6:
+        SensitivityRecord(table, info=RecordInfo("energy", 0.5, 3, "a", "b")).save(tmp_path / "r.safetensors")
+        written.add((tmp_path / "r.safetensors").read_bytes())
+    assert len(written) == 1
+    again = SensitivityRecord.load(tmp_path / "r.safetensors")
+    assert again.info == RecordInfo("energy", 0.5, 3, "a", "b")
+    assert again.moment("layer/4.weight", "gradient").tolist() == [4, 4, 4]
+
+
+def test_a_record_with_the_format_in_a_note_of_its_own_is_read(tmp_path):
+    """As they were written before."""
+    note = {"format": "sparsense.sensitivities.1", "info": json.dumps({"loss": "energy", "samples": 2})}
+    save_file({"moments/a.weight/gradient": np.ones(2)}, tmp_path / "r.safetensors", metadata=note)
+    assert SensitivityRecord.load(tmp_path / "r.safetensors").info == RecordInfo("energy", samples=2)
+    for keys, metadata in ((["moments/a.weight"], note), (["moments/a/b"], {**note, "format": "another"})):
+        save_file({key: np.ones(2) for key in keys}, tmp_path / "r.safetensors", metadata=metadata)
+        with pytest.raises(InputError, match=r"expected a file in the format 'sparsense\.sensitivities\.1'"):
+            SensitivityRecord.load(tmp_path / "r.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a record", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

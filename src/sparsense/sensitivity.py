@@ -90,7 +90,10 @@ class SensitivityRecord:
         return SensitivityRecord(_joined(self.moments, other.moments), _joined(self.gates, other.gates), info)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file; keys are `moments/<weight>/<moment>` and `gates/<weight>/<moment>`."""
+        """Write one safetensors file; keys are `moments/<weight>/<moment>` and `gates/<weight>/<moment>`.
+
+        The same record gives the same bytes.
+        """
         save_file = need("safetensors.numpy", doing="saving sensitivities", extra="prune").save_file
         tensors = {
             f"{kind}/{name}/{moment}": np.ascontiguousarray(array)
@@ -98,8 +101,9 @@ class SensitivityRecord:
             for name, entries in table.items()
             for moment, array in entries.items()
         }
+        note = json.dumps({"format": FORMAT, **asdict(self.info)})  # one note: several come in any order
         with atomic_write(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "info": json.dumps(asdict(self.info))})
+            save_file(tensors, temporary, metadata={"info": note})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SensitivityRecord:
@@ -115,7 +119,7 @@ class SensitivityRecord:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             return cls(*_tables(tensors), _info(metadata))
-        except (failure, KeyError, TypeError, ValueError) as error:
+        except (failure, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"reading sensitivities from {os.fspath(path)}: expected a file in the format "
                              f"{FORMAT!r} written by SensitivityRecord.save; {error}") from error  # fmt: skip
 
@@ -194,12 +198,16 @@ def _lookup(table: Moments, kind: str, name: str, moment: str) -> Array:
 def _tables(tensors: Mapping[str, Array]) -> tuple[Moments, Moments]:
     tables: dict[str, dict[str, dict[str, Array]]] = {"moments": {}, "gates": {}}
     for key, array in tensors.items():
-        kind, name, moment = key.split("/")
+        kind, _, rest = key.partition("/")
+        name, _, moment = rest.rpartition("/")  # names of layers may hold slashes
+        if not name:
+            raise ValueError(f"found the key {key!r}")
         tables[kind].setdefault(name, {})[moment] = array
     return tables["moments"], tables["gates"]
 
 
 def _info(metadata: Mapping[str, str]) -> RecordInfo:
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"found the format {metadata.get('format')!r}")
-    return RecordInfo(**json.loads(metadata["info"]))
+    fields = json.loads(metadata.get("info", "{}"))
+    if (found := fields.pop("format", metadata.get("format"))) != FORMAT:
+        raise ValueError(f"found the format {found!r}")
+    return RecordInfo(**fields)

@@ -20,7 +20,6 @@ from sparsense.pipeline import analyse_recipe, preview_recipe, prune_recipe
 from sparsense.pipeline.analysis import load_analysis
 from sparsense.pipeline.analysis_page import analysis_page
 from sparsense.recipe.load import read_recipe
-from sparsense.sensitivity import SensitivityRecord
 
 SPARSE = {"prune.structure": "weight", "prune.sparsity": 0.9, "batch_norm": None, "benchmark": None}
 
@@ -162,10 +161,5 @@ def test_an_interrupted_job_says_that_it_goes_on_and_writes_the_same_file(folder
     prune_recipe(recipe, output=tmp_path / "out", progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "going on where an interrupted job was" in told
-    for name in ("network.safetensors", "network.onnx"):
+    for name in ("network.safetensors", "network.onnx", "sensitivities.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
-    # the file's two notes come in any order, so the record is compared by what it holds
-    one, other = (SensitivityRecord.load(place / "sensitivities.safetensors") for place in (folder, tmp_path / "out"))
-    assert one.info == other.info
-    for name, entries in one.moments.items():
-        assert all(np.array_equal(array, other.moment(name, key)) for key, array in entries.items())
