@@ -80,16 +80,17 @@ def _for_images(row: str, *, full: bool) -> dict[str, Method]:
 
 
 def _for_tables() -> dict[str, Method]:
+    """GradCon and amplified errors are for numbers in [0, 1] and a sigmoid, as on images: their unit is the error's."""
     loose, tight = (Trained("table", "latent_norm", {"beta": beta}) for beta in (0.0, BETA))
-    squared, gradcon = Trained("table", "reconstruction"), Trained("table", "gradcon")
+    steep = Trained("unit", "latent_norm", {"beta": BETA, "error": "l2", "amplify": "element"})
     return {
         "latent norm, beta 0": Method(loose),
         "latent norm": Method(tight, "latent norm, beta 0"),
         "profile, beta 0 network": Method(loose, "latent norm, beta 0", PROFILE),
-        "squared error": Method(squared),
-        "GradCon": Method(gradcon, "squared error"),
         "unit range": Method(Trained("unit", "reconstruction")),
+        "unit range, GradCon": Method(Trained("unit", "gradcon"), "unit range"),
         "unit range, amplified": Method(Trained("unit", "loss_amplification"), "unit range"),
+        "unit range, amplified, latent norm": Method(steep, "unit range, amplified"),
     }
 
 
