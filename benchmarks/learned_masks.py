@@ -81,8 +81,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--init", choices=("hydra", "edge_popup", "magnitude"), default="magnitude")
     parser.add_argument("--images", type=int, default=1000, help="training images of a search")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     return parser.parse_args()
 

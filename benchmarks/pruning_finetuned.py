@@ -26,6 +26,7 @@ from torch import nn
 
 from sparsense.benchmark.uncertainty import wilson_interval
 from sparsense.data import SOURCES, Dataset
+from sparsense.data.dataset import shuffled
 from sparsense.networks.network import Network, example_input
 from sparsense.pruning.batchnorm import reestimate_batch_norm
 from sparsense.pruning.channels import prune_channels
@@ -44,6 +45,10 @@ def main() -> None:
     network, splits = load(options)
     if options.shifted:
         splits["shifted"] = SOURCES[options.shifted]("test", data_root=options.data_root)
+    if options.held_out:
+        order = shuffled(len(splits["train"]), seed=0).tolist()
+        splits = {"train": splits["train"].subset(order[options.held_out :]),
+                  "test": splits["train"].subset(order[: options.held_out])}  # fmt: skip
     dense = {name: accuracy(network, splits[name]) for name in judged(splits)}
     print(
         f"{options.network} on {options.data}: dense {told(dense)}, {len(splits['test'])} test samples; "
@@ -68,6 +73,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scopes", nargs="+", default=["global", "layer"])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--mix", type=float, default=0.0, help="of distillation: mixed inputs")
+    parser.add_argument("--held-out", type=int, default=0, help="judge by so many training images instead of the test")
     parser.add_argument("--precision", choices=("32", "bf16"), default="bf16")
     return parser.parse_args()
 
@@ -135,7 +142,9 @@ def fine_tune(
     """In place; channels last, because that is faster here."""
     last: Any = torch.channels_last if len(dense.input_shape) == 3 else torch.contiguous_format
     teacher = deepcopy(dense.module).to(memory_format=last).requires_grad_(False)
-    objective: Any = OBJECTIVES[name](teacher=teacher) if name == "distillation" else OBJECTIVES[name]()
+    objective: Any = (
+        OBJECTIVES[name](teacher=teacher, mix=options.mix) if name == "distillation" else OBJECTIVES[name]()
+    )
     augment = ["shift", "flip"] if dense.input_shape[0] == 3 else []
     batches = Batches.of(train, dense.preprocessing, batch_size=128, augment=augment, seed=seed)
     settings = TrainingSettings(

@@ -16,6 +16,8 @@ from sparsense import detector
 from sparsense.cli import app
 from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector import AttachSettings
+from sparsense.heads import Head
 
 CARD = {"calibration": {"threshold": 1.5, "rate": 0.05, "n": 99, "interval": [0.017, 0.1]}}
 
@@ -39,8 +41,8 @@ def attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         Image.new("RGB", (10, 8), (grey, grey, grey)).save(f"images/{grey:02}.png")
     seen: dict[str, Any] = {}
 
-    def attach_to_file(model: Path, head: str, options: dict[str, Any], **rest: Any) -> dict[str, Any]:
-        seen.update(model=model, head=head, options=options, **rest)
+    def attach_to_file(model: Path, head: Head, output: Path, **rest: Any) -> dict[str, Any]:
+        seen.update(model=model, head=head.name, options=head.options(), output=output, **rest)
         rest["progress"]("fitting", 1, 1)
         return CARD
 
@@ -65,8 +67,10 @@ def test_a_folder_is_divided_into_fitting_and_calibration(attached: dict[str, An
     assert calibration.inputs.shape == (10, 4, 5, 3)
     assert greys(fit) | greys(calibration) == set(range(30))
     assert attached["preprocessing"] == Preprocessing()
-    assert (attached["model"], attached["head"], attached["options"]) == (Path("colour.onnx"), "energy", {})
-    assert (attached["false_alarm_rate"], attached["output"]) == (0.05, Path("d.onnx"))
+    assert (attached["model"], attached["head"], attached["options"]) == (
+        Path("colour.onnx"), "energy", {"temperature": 1.0}
+    )  # fmt: skip
+    assert (attached["settings"], attached["output"]) == (AttachSettings(0.05), Path("d.onnx"))
 
 
 def test_stdout_is_the_file_and_stderr_the_promise(attached: dict[str, Any]) -> None:
@@ -94,9 +98,7 @@ def test_all_options_arrive(attached: dict[str, Any]) -> None:
     assert result.exit_code == 0, result.output
     assert attached["options"] == {"temperature": 2.5}
     assert attached["preprocessing"] == Preprocessing("NCHW", "uint8", 1.0, (0.1, 0.2, 0.3), (0.5,))
-    assert attached["false_alarm_rate"] == 0.01
-    assert (attached["per_class"], attached["explain"], attached["cache"]) == ("pool", True, Path("kept"))
-    assert attached["detail"] == "channels"
+    assert attached["settings"] == AttachSettings(0.01, "pool", "channels", cache=Path("kept"))
     assert len(attached["fit"]) == 12
 
 

@@ -21,7 +21,7 @@ from sparsense.detector.gradients import check_gradients
 from sparsense.detector.second_opinion import IN_DOUBLE, UNOPTIMISED, check_forward, second_opinion
 from sparsense.errors import ExportError, GraphError, UnknownNameError
 from sparsense.graph.original import Original
-from sparsense.heads import HEADS
+from sparsense.heads import HEADS, make_head
 from sparsense.oracles import oracle_scores
 from sparsense.runtime import ExportedDetector
 from tiny_classifier import tiny_data, tiny_graph, tiny_network, tiny_proto
@@ -41,10 +41,9 @@ def attach(
         "fit": tiny_data("fit", 60, seed=0),
         "calibration": tiny_data("calibration", 99, seed=2),
         "preprocessing": tiny_network().preprocessing,
-        "false_alarm_rate": 0.05,
         "output": model.parent / "detector.onnx",
     }
-    return attach_to_file(model, head, options or {}, **(arguments | changes))
+    return attach_to_file(model, make_head(head, options or {}), **(arguments | changes))
 
 
 def test_the_file_carries_a_card_that_says_where_everything_came_from(model: Path) -> None:
@@ -186,10 +185,11 @@ import numpy as np
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import attach_to_file, verify
+from sparsense.heads import HEADS
 images = np.random.default_rng(0).integers(0, 256, (140, 8, 8, 3)).astype(np.uint8)
 fit, held_out = Dataset("fit", images[:40]), Dataset("held out", images[40:])
-attach_to_file({str(model)!r}, "sensnorm_profile", {{}}, fit=fit, calibration=held_out, preprocessing=Preprocessing(),
-               false_alarm_rate=0.05, output={str(model.parent / "detector.onnx")!r})
+attach_to_file({str(model)!r}, HEADS["sensnorm_profile"](), {str(model.parent / "detector.onnx")!r}, fit=fit,
+               calibration=held_out, preprocessing=Preprocessing())
 print(all(row["agrees"] for row in verify({str(model.parent / "detector.onnx")!r})))
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

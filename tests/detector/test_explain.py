@@ -19,7 +19,7 @@ from sparsense.autodiff.differentiate import ancestors
 from sparsense.cli import app
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import Scored, attach_to_file, calibrated, fit_head, recalibrate, write_detector
+from sparsense.detector import AttachSettings, Scored, attach_to_file, calibrated, fit_head, recalibrate, write_detector
 from sparsense.detector.explain import ERROR_MAP, GRADIENT_MAP, check_explanation, explained
 from sparsense.errors import ExportError, InputError
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
@@ -352,16 +352,12 @@ def test_attaching_with_explanations_checks_and_describes_them(tmp_path: Path, m
     onnx.save(tiny_proto(), tmp_path / "model.onnx")
     card = attach_to_file(
         tmp_path / "model.onnx",
-        "sensnorm_profile",
-        {},
+        HEADS["sensnorm_profile"](),
+        tmp_path / "d.onnx",
         fit=tiny_data("fit", 120, seed=0),
         calibration=tiny_data("calibration", 160, seed=2),
         preprocessing=tiny_network().preprocessing,
-        false_alarm_rate=0.2,
-        output=tmp_path / "d.onnx",
-        per_class="pool",
-        explain=True,
-        cache=tmp_path / "cache",
+        settings=AttachSettings(0.2, "pool", "parts", cache=tmp_path / "cache"),
     )
     assert card["explanation"]["kind"] == "layers"
     assert card["explanation"]["names"] == ["stem", "block", "head"]

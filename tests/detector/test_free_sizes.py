@@ -34,8 +34,8 @@ def test_a_gradient_head_scores_other_sizes_as_torch_does(
     options, network = {"structure": structure, "p": 2.0}, tiny_network()
     fit, held_out = (tiny_images(name, 100, seed=seed, side=SIDE) for name, seed in (("fit", 0), ("held out", 1)))
     attach_to_file(
-        tmp_path / "model.onnx", "sensnorm_profile", options, fit=fit, calibration=held_out,
-        preprocessing=network.preprocessing, false_alarm_rate=0.05, output=tmp_path / "detector.onnx",
+        tmp_path / "model.onnx", HEADS["sensnorm_profile"](**options), tmp_path / "detector.onnx", fit=fit,
+        calibration=held_out, preprocessing=network.preprocessing,
     )  # fmt: skip
     detector = ExportedDetector(tmp_path / "detector.onnx")
     assert detector.input_shape == (None, None, 3)

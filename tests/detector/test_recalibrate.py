@@ -13,6 +13,7 @@ from sparsense.class_calibration import calibrate_by_class, class_p_values
 from sparsense.detector import attach_to_file, recalibrate, verify
 from sparsense.detector.close import SCORES
 from sparsense.errors import CalibrationError, ExportError, InputError
+from sparsense.heads import HEADS
 from sparsense.runtime import ExportedDetector
 from tiny_classifier import tiny_data, tiny_network, tiny_proto
 
@@ -25,13 +26,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     onnx.save(tiny_proto(), folder / "model.onnx")
     attach_to_file(
         folder / "model.onnx",
-        "sensnorm_profile",
-        {},
+        HEADS["sensnorm_profile"](),
+        folder / "detector.onnx",
         fit=tiny_data("fit", 60, seed=0),
         calibration=tiny_data("a", 160, seed=2),
         preprocessing=tiny_network().preprocessing,
-        false_alarm_rate=0.05,
-        output=folder / "detector.onnx",
     )
     return (folder / "detector.onnx").read_bytes()
 

@@ -15,8 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import attach_to_file
+from sparsense.detector import AttachSettings, attach_to_file
 from sparsense.graph.build import Builder
+from sparsense.heads import HEADS
 from sparsense.runtime import OUTPUTS, ExportedDetector
 
 TOLERANCE = 1e-4
@@ -99,14 +100,12 @@ def detector(
         inputs = pixels.clip(0, 255).astype(np.uint8)
     attach_to_file(
         folder / "model.onnx",
-        "sensnorm_profile",
-        {"p": 2, "by_class": False, "shrinkage": 0.5},
+        HEADS["sensnorm_profile"](p=2, by_class=False, shrinkage=0.5),
+        folder / "detector.onnx",
         fit=Dataset("fit", inputs[:60]),
         calibration=Dataset("calibration", inputs[60:100]),
         preprocessing=preprocessing,
-        false_alarm_rate=0.05,
-        output=folder / "detector.onnx",
-        tolerance=1e-3,
+        settings=AttachSettings(tolerance=1e-3),
     )
     return folder / "detector.onnx", inputs[100:]
 

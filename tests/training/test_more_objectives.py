@@ -18,6 +18,7 @@ from sparsense.training.objectives import (
     Reconstruction,
     make_objective,
 )
+from sparsense.training.objectives.distillation import mixture
 
 torch.manual_seed(0)
 INPUTS, LABELS = torch.randn(6, 2, 3, 3), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -138,3 +139,36 @@ def test_objectives_are_made_by_name_with_what_they_need():
         make_objective("outlier_exposure", {}, Context())
     with pytest.raises(UnknownNameError, match="Did you mean 'distillation'"):
         make_objective("distilation", {}, Context())
+
+
+def test_distillation_of_mixed_inputs_is_its_formula(monkeypatch):
+    parts, others = torch.tensor([0.0, 1.0, 0.25, 0.5, 0.9, 0.3]), torch.tensor([3, 0, 5, 1, 4, 2])
+    monkeypatch.setattr("sparsense.training.objectives.distillation.mixture", lambda samples, mix: (parts, others))
+    student, teacher = net(1), net(2)
+    pairs = [(m, i, j) for i, (m, j) in enumerate(zip(parts, others, strict=True))]
+    inputs = torch.stack([m * INPUTS[i] + (1 - m) * INPUTS[j] for m, i, j in pairs])
+    p, q = (torch.softmax(module(inputs) / 2, 1) for module in (teacher, student))
+    logs = torch.log_softmax(student(inputs), 1)
+    hard = -sum(m * logs[i, LABELS[i]] + (1 - m) * logs[i, LABELS[j]] for m, i, j in pairs) / 6
+    expected = 0.4 * hard + 0.6 * 4 * (p * (p.log() - q.log())).sum(1).mean()
+    found = Distillation(teacher, temperature=2.0, weight=0.6, mix=1.0)(student, BATCH)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("mix", [0.2, 1.0, 5.0])
+def test_parts_of_a_mixture_are_spread_as_asked(mix):
+    torch.manual_seed(0)
+    parts, others = mixture(4000, mix)
+    assert sorted(others.tolist()) == list(range(4000))
+    assert float(parts.var()) == pytest.approx(1 / (4 * (2 * mix + 1)), rel=0.05)
+    assert float(parts.mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_mixtures_follow_the_seed():
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses.append(Distillation(net(2), mix=1.0)(net(1), BATCH).item())
+    assert losses[0] == losses[1] != losses[2]
+    with pytest.raises(ValueError, match="mix >= 0"):
+        Distillation(net(2), mix=-1.0)

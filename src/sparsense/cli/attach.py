@@ -75,32 +75,24 @@ def attach(
 
     The preprocessing, (x * scale - mean) / std, becomes part of the detector.
     """
-    from sparsense.detector import attach_to_file
+    from sparsense.detector import AttachSettings, attach_to_file
+    from sparsense.heads import make_head
 
-    options = _head_options(head, option or [])
+    chosen = make_head(head, _head_options(head, option or []))
     shape = input_shape(model, size)
     read = partial(read_data, shape=shape, labels=labels, layout=layout.value, limit=limit)
     fit = read(data, "train" if calibration is None else "all")
     held_out = read(data, "calibration") if calibration is None else read(calibration, "all")
     preprocessing = preprocessing_of(shape, layout, scale, mean, std)
 
+    settings = AttachSettings(
+        false_alarm_rate, named(per_class), in_detail(detail) if explain else None, output_name, cache
+    )
     with progress(quiet=quiet) as report:
         card = attach_to_file(
-            model,
-            head,
-            options,
-            fit=fit,
-            calibration=held_out,
-            preprocessing=preprocessing,
-            false_alarm_rate=false_alarm_rate,
-            output=output,
-            output_name=output_name,
-            per_class=named(per_class),
-            explain=explain,
-            detail=in_detail(detail),
-            cache=cache,
-            progress=report,
-        )
+            model, chosen, output, fit=fit, calibration=held_out, preprocessing=preprocessing,
+            settings=settings, progress=report,
+        )  # fmt: skip
     if not quiet:
         _tell(card, head, len(fit))
     typer.echo(output)

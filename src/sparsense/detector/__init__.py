@@ -1,6 +1,6 @@
 """From a forward graph and a head to one calibrated file."""
 
-from sparsense.detector.attach import attach_to_file
+from sparsense.detector.attach import AttachSettings, attach_to_file
 from sparsense.detector.close import calibrated, p_value
 from sparsense.detector.explain import check_explanation, explained
 from sparsense.detector.file import PARITY_KEY, parity_inputs, verify, write_detector
@@ -10,6 +10,7 @@ from sparsense.detector.recalibrate import recalibrate
 
 __all__ = [
     "PARITY_KEY",
+    "AttachSettings",
     "HeldOut",
     "Progress",
     "Scored",

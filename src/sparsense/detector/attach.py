@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,27 +29,42 @@ from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
 from sparsense.graph.outputs import choose_output, logits_before
-from sparsense.heads import Head, make_head
+from sparsense.heads import Head
 
 PACKAGES = ("sparsense", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
+@dataclass(frozen=True)
+class AttachSettings:
+    """How a head is attached to a file.
+
+    Args:
+        false_alarm_rate: Asked for, in (0, 1).
+        per_class: A threshold for each predicted class; see `calibrated`.
+        detail: What the outputs `explanation` and `explanation_map` divide a score into, see `explained`; None: no
+            such outputs.
+        output_name: The value of the model that is its answer, also one inside; default: the first output.
+        cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
+        tolerance: Largest relative error of the scores at which the file is kept.
+    """
+
+    false_alarm_rate: float = 0.05
+    per_class: PerClass = "no"
+    detail: Detail | None = None
+    output_name: str | None = None
+    cache: Path | None = None
+    tolerance: float = 1e-5
+
+
 def attach_to_file(
     model_path: str | Path,
-    head_name: str,
-    options: Mapping[str, Any],
+    head: Head,
+    output: str | Path,
     *,
     fit: Dataset,
     calibration: Dataset,
     preprocessing: Preprocessing,
-    false_alarm_rate: float,
-    output: str | Path,
-    output_name: str | None = None,
-    per_class: PerClass = "no",
-    explain: bool = False,
-    detail: Detail = "parts",
-    cache: Path | None = None,
-    tolerance: float = 1e-5,
+    settings: AttachSettings = AttachSettings(),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """One calibrated detector file from an ONNX model and in-distribution data.
@@ -59,45 +75,36 @@ def attach_to_file(
 
     Args:
         model_path: A classifier (output `[N, K]`) or an autoencoder (output shaped like its input).
-        head_name: A registered head.
-        options: Its options.
+        head: Such as `make_head("energy", {})`.
+        output: The file to write.
         fit: In-distribution inputs for the head; labels where it needs them.
         calibration: Held-out in-distribution inputs for the threshold.
         preprocessing: What turns a raw input into the model's.
-        false_alarm_rate: Asked for, in (0, 1).
-        output: The file to write.
-        output_name: The value of the model that is its answer, also one inside; default: the first output.
-        per_class: A threshold for each predicted class; see `calibrated`.
-        explain: Add the outputs `explanation` and `explanation_map`; see `explained`.
-        detail: What the explanation divides a score into.
-        cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
-        tolerance: Largest relative error of the scores at which the file is kept.
+        settings: How.
         progress: Called after every batch.
 
     Returns:
         The card, as inside the file, and how the file's scores compare (`parity.rows`).
 
     Raises:
-        UnknownNameError: No such head.
-        ValueError: A bad option.
         CalibrationError: Too few calibration inputs, or some that the head was fitted on.
         GraphError: The model cannot be read, or the head cannot be attached to it; every node in the way is named.
         ExportError: A check failed; nothing is left behind.
     """
-    head = make_head(head_name, options)
     check_held_out(fit, calibration)
-    model = choose_output(load_graph(model_path), output_name, what=str(model_path))
+    model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
     with _obstacles_named(network):
-        scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=cache)
+        scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
     held_out = preprocessing.arrange(calibration.inputs)
     progress(f"calibrating on {calibration.name}", 0, len(held_out))
     compared = parity_inputs(held_out)
-    scored, about = _explained(scored, compared, detail) if explain else (scored, {})
-    closed, found = calibrated(scored, scored.judge(held_out), false_alarm_rate, per_class=per_class)
+    scored, about = _explained(scored, compared, settings.detail) if settings.detail else (scored, {})
+    judged = scored.judge(held_out)
+    closed, found = calibrated(scored, judged, settings.false_alarm_rate, per_class=settings.per_class)
     progress("comparing with a second evaluation", 0, len(compared))
-    parity = second_opinion(scored, compared, tolerance=tolerance)
+    parity = second_opinion(scored, compared, tolerance=settings.tolerance)
     card: dict[str, Any] = {
         "name": Path(output).stem,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,7 +119,7 @@ def attach_to_file(
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
         | _gradients(head, network, compared),
-        "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": tolerance},
+        "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
     } | about
     seen = properties(preprocessing.arrange(fit.inputs), held_out)
     rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
