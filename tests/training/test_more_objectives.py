@@ -165,10 +165,10 @@ def test_parts_of_a_mixture_are_spread_as_asked(mix):
 
 
 def test_mixtures_follow_the_seed():
-    losses = []
+    losses, objective, student = [], Distillation(net(2), mix=1.0), net(1)
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        losses.append(Distillation(net(2), mix=1.0)(net(1), BATCH).item())
+        losses.append(objective(student, BATCH).item())
     assert losses[0] == losses[1] != losses[2]
     with pytest.raises(ValueError, match="mix >= 0"):
         Distillation(net(2), mix=-1.0)
