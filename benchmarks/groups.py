@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from heads import ANOMALIES, NETWORKS, load
+from networks import NETWORKS, folder, known, load, strange
 from sparsense.autodiff import weighted_layers
 from sparsense.autodiff.norms import mean_of_groups, p_norm, power_scale
 from sparsense.benchmark.uncertainty import estimate
-from sparsense.data import SOURCES
+from sparsense.data import Dataset
 from sparsense.detector import fit_head
 from sparsense.detector.groups import group_scores
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
@@ -43,10 +43,11 @@ Sets = dict[str, Array]
 
 def main() -> None:
     options = arguments()
-    network = load(options)
+    root = folder(options.data_root)
+    network, (train, test) = load(options.network, root), known(options.network, root)
     graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
-    images, held_out = drawn(options)
-    train = SOURCES["cifar10"]("train", data_root=options.data_root).subset(options.fit)
+    images, held_out = drawn(test, strange(options.network, root), options)
+    train = train.subset(options.fit)
     print(header(options, images, held_out))
     for name in HEADS_GROUPED:
         scored = fit_head(graph, HEADS[name](), train, preprocessing=network.preprocessing)
@@ -60,15 +61,13 @@ def main() -> None:
             print_rows("sensnorm, published", published(graph, scored.head.state(), images, options.sizes))
 
 
-def drawn(options: argparse.Namespace) -> tuple[Sets, Array]:
+def drawn(test: Dataset, anomalies: dict[str, Dataset], options: argparse.Namespace) -> tuple[Sets, Array]:
     """Images of every set in random order, and test images for the p-values."""
     random = np.random.default_rng(options.seed)
-    sets = {name: SOURCES[name]("test", data_root=options.data_root).inputs for name in ANOMALIES}
-    test = SOURCES["cifar10"]("test_all", data_root=options.data_root).inputs
     order = random.permutation(len(test))
-    found = {"test": test[order[: options.samples]]}
-    found |= {name: part[random.permutation(len(part))[: options.samples]] for name, part in sets.items()}
-    return found, test[order[options.samples :]]
+    found = {"test": test.inputs[order[: options.samples]]}
+    found |= {name: part.inputs[random.permutation(len(part))[: options.samples]] for name, part in anomalies.items()}
+    return found, test.inputs[order[options.samples :]]
 
 
 def p_values(scores: Array, calibration: Array) -> Array:
@@ -120,7 +119,9 @@ def print_rows(name: str, grouped: dict[int, dict[str, Array]]) -> None:
 
 def rows(name: str, grouped: dict[int, dict[str, Array]]) -> Iterator[str]:
     for size, scores in grouped.items():
-        cells = [told(estimate(scores["test"], scores[key], metrics=["auroc"])["auroc"]) for key in ANOMALIES]
+        cells = [
+            told(estimate(scores["test"], scores[key], metrics=["auroc"])["auroc"]) for key in scores if key != "test"
+        ]
         yield f"| {name} | {size} | {len(scores['test'])} | {' | '.join(cells)} |"
 
 
@@ -130,7 +131,7 @@ def told(found: Any) -> str:
 
 def header(options: argparse.Namespace, images: Sets, held_out: Array) -> str:
     counts = ", ".join(f"{name} {len(part)}" for name, part in images.items())
-    columns = ["method", "inputs in a group", "groups of each set", *ANOMALIES]
+    columns = ["method", "inputs in a group", "groups of each set", *NETWORKS[options.network].anomalies]
     return (
         f"{options.network}: {counts}; fitted on {options.fit}, p-values by {len(held_out)}\n\n"
         f"| {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) - 1)}"

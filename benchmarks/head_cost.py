@@ -1,6 +1,7 @@
 """What every head costs over the plain forward pass: finished detectors, one thread, interleaved rounds.
 
-python benchmarks/head_cost.py --data-root FOLDER [--network resnet20] [--heads energy knn ...] [--rounds 41]
+python benchmarks/head_cost.py --data-root FOLDER [--network resnet20] [--heads energy 'knn k=10' ...] [--rounds 41]
+    [--pruned FILE]
 
 A detector is timed as it is shipped: preprocessing, network, head, p-value and decision, so many samples at once as its
 card would say. The plain forward pass is the same preprocessing and network alone. Heads are fitted on real images, for
@@ -13,27 +14,26 @@ work on them.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from cards import save_card
 
-from heads import NETWORKS, load
+from heads import head_of
+from networks import NETWORKS, folder, known, load
 from sparsense.benchmark import latency
 from sparsense.benchmark.latency import Latency, compare_latency
-from sparsense.benchmark.machine import this_machine, versions
-from sparsense.data import SOURCES, Dataset
+from sparsense.data import Dataset
 from sparsense.detector import calibrated, fit_head
 from sparsense.detector.micro_batch import micro_batch
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
 from sparsense.graph.run import with_outputs
-from sparsense.heads import HEADS, Head
-from sparsense.networks.network import Network
+from sparsense.heads import HEADS
+from sparsense.networks import Network, load_checkpoint
 from sparsense.to_onnx import export_forward
 
 AIMS = {"knn": 1.15}
@@ -47,32 +47,27 @@ Call = Callable[[], object]
 def main() -> None:
     options = arguments()
     use_clock(options.clock)
-    network = load(options)
-    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
-    images = SOURCES["cifar10"]("train", data_root=options.data_root)
-    plain = with_outputs(graph.model, [graph.output])
+    root = folder(options.data_root)
+    dense, images = load(options.network, root), known(options.network, root)[0]
+    network = load_checkpoint(options.pruned) if options.pruned else dense
+    graph, plain = forward(network), forward(dense)
+    plain_model = with_outputs(plain.model, [plain.output])
     rows: list[dict[str, Any]] = []
     print(header(options))
     for names in chunks(options.heads or classifier_heads(), TOGETHER):
         models = {name: detector(name, graph, network, images, options) for name in names}
-        found = race({"plain": plain, **models}, images.inputs, options)
+        found = race({"plain": plain_model, **models}, images.inputs, options)
         for name in names:
-            rows.append(row(name, models[name], plain, found))
+            rows.append(row(name, models[name], plain_model, found))
             print(line(rows[-1], options.batch), flush=True)
-    if options.out:
-        card = {
-            "arguments": vars(options),
-            "rows": rows,
-            "machine": this_machine().model_dump(),
-            "versions": versions(),
-        }
-        Path(options.out).write_text(json.dumps(card, indent=1))
+    save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
-    parser.add_argument("--heads", nargs="*", help="default: all for classifiers")
+    parser.add_argument("--pruned", help="checkpoint of a smaller network: heads on it, against the dense plain pass")
+    parser.add_argument("--heads", nargs="*", help="'NAME OPTION=VALUE ...'; default: all for classifiers")
     parser.add_argument("--data-root", help="default: the environment variable SPARSENSE_DATA")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--rounds", type=int, default=41)
@@ -94,6 +89,10 @@ def classifier_heads() -> list[str]:
     return sorted(names, key=lambda name: HEADS[name].differentiates)
 
 
+def forward(network: Network) -> ForwardGraph:
+    return forward_graph(load_graph(export_forward(network)), network.preprocessing)
+
+
 def chunks(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(names), size):
         yield names[start : start + size]
@@ -103,7 +102,7 @@ def detector(
     name: str, graph: ForwardGraph, network: Network, images: Dataset, options: argparse.Namespace
 ) -> ir.Model:
     """The finished detector, as it would be written."""
-    head: Head = HEADS[name]()
+    head = head_of(name)
     count = options.bank if hasattr(head, "bank") else options.fit
     scored = fit_head(graph, head, images.subset(count), preprocessing=network.preprocessing)
     held_out = images.subset(slice(len(images) - CALIBRATION, None))
@@ -128,7 +127,7 @@ def in_slices(model: ir.Model) -> Callable[[Array], object]:
 def row(name: str, model: ir.Model, plain: ir.Model, found: dict[int, dict[str, Latency]]) -> dict[str, Any]:
     return {
         "head": name,
-        "aim": None if HEADS[name]().differentiates else AIMS.get(name, GRADIENT_FREE),
+        "aim": None if head_of(name).differentiates else AIMS.get(name, GRADIENT_FREE),
         "ratio": {batch: [taken[name].ratio, *taken[name].ratio_interval] for batch, taken in found.items()},
         "plain_ms": {batch: taken["plain"].median_ms for batch, taken in found.items()},
         "nodes": len(list(model.graph)) - len(list(plain.graph)),

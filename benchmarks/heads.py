@@ -1,194 +1,230 @@
-"""Every head on a pretrained network, dense and pruned: AUROC and FPR95 over seeds, and what it costs.
+"""Heads on pretrained networks, dense and pruned: how well they tell anomalies, over draws of fitting data.
 
-python benchmarks/heads.py --network resnet20 --data-root FOLDER [--heads energy knn ...] [--out heads.json]
+python benchmarks/heads.py --data-root FOLDER [--network resnet20 ...] [--heads fusion 'knn k=10' ...]
+    [--removed 0 0.5] [--keep FOLDER] [--out heads.json]
 
-Heads keep their default options: nothing here was chosen with anomalies at hand. They are fitted on random subsets of
-the training images, one per seed, and scored on the same held-out test images and sets of anomalies: the spread
-(standard deviation) is that of the fitting data. Cost is the ratio of times to the network without head, in one thread,
-from interleaved rounds.
+Heads keep their default options unless others are given, as above: nothing here was chosen with anomalies at hand. They
+are fitted on disjoint draws of in-distribution images, one per seed, and scored on the same held-out images and sets of
+anomalies: +- is the standard deviation over the draws. Far is the mean AUROC of the sets that look different, near that
+of the others; false alarms are what a threshold for 5 % gives, calibrated on as many other held-out images.
 
-The pruned network is a checkpoint (--pruned, as `sparsense run` leaves it), or is made here: channels of least
-magnitude removed, batch norms re-estimated on the fitting images, nothing trained.
+`--removed` asks for networks without a share of their multiply-adds (`smaller.py`), on which all is fitted and
+calibrated anew. What a head costs is measured by `head_cost.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
-import torch
+import yaml
 from cards import save_card
+from smaller import smaller
 
-from sparsense.benchmark.latency import compare_latency
+from networks import NETWORKS, Case, folder, known, load, strange
 from sparsense.benchmark.metrics import auroc, fpr95
-from sparsense.data import SOURCES, Dataset
-from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import Scored, fit_head
+from sparsense.calibrate import conformal_threshold
+from sparsense.data import Dataset
+from sparsense.data.dataset import shuffled
+from sparsense.detector import fit_head
 from sparsense.errors import SparsenseError
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
-from sparsense.graph.run import with_outputs
 from sparsense.heads import HEADS
-from sparsense.networks import load_checkpoint, load_network
-from sparsense.networks.network import Network, example_input
-from sparsense.pruning.batchnorm import reestimate_batch_norm
-from sparsense.pruning.channels import prune_channels
-from sparsense.recording.passes import saliency_of
+from sparsense.heads.evaluate import score_observations
+from sparsense.heads.head import Head, make_head
+from sparsense.heads.members import made
+from sparsense.networks import Network
 from sparsense.to_onnx import export_forward
 from sparsense.training.evaluate import predict
 
-IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-NETWORKS = {
-    "resnet20": ("cifar_resnet20", "resnet20_cifar10", IMAGENET),
-    "resnet56": ("cifar_resnet56", "resnet56_cifar10", IMAGENET),
-    "wrn16_2": ("wide_resnet16_2", "wrn16_2_cifar10", CIFAR),
-    "densenet": ("densenet_bc100", "densenetbc100_cifar10_dice", CIFAR),
-    "resnet8": ("cifar_resnet8", "resnet8_cifar10", None),
-}
-ANOMALIES = ("svhn", "tiny_imagenet", "textures")
-Scores = dict[str, list[float]]
+RATE = 0.05
+AT_ONCE = 16  # images; more leave the cache
+Array = np.ndarray
+Sets = dict[str, Dataset]
+Scores = Mapping[str, Array]
 
 
 def main() -> None:
     options = arguments()
-    data = splits(options)
-    dense = load(options)
-    networks = {"dense": dense}
-    if "pruned" in options.variants:
-        networks["pruned"] = smaller(dense, data, options)
-    networks = {name: networks[name] for name in options.variants}
+    root = folder(options.data_root)
     rows = []
-    print(header(options, data, {name: accuracy(network, data["test"]) for name, network in networks.items()}))
-    for variant, network in networks.items():
-        graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
-        for name in options.heads or [name for name in HEADS if HEADS[name].task == "classifier"]:
-            rows.append({"variant": variant, "head": name, **row(name, graph, network, data, options)})
-            print(line(rows[-1]), flush=True)
+    for name in options.network:
+        case, dense, (pool, held_out) = NETWORKS[name], load(name, root), known(name, root)
+        draws = disjoint(pool, options.fit, options.seeds)
+        sets = halves(held_out, options.samples)
+        sets |= {key: part.subset(options.samples) for key, part in strange(name, root).items()}
+        for removed in options.removed:
+            file = Path(options.keep) / f"{name}-{removed:.0%}.safetensors" if options.keep else None
+            network = smaller(dense, removed, pool, epochs=options.epochs, file=file) if removed else dense
+            print(header(f"{name}, {removed:.0%} of the multiply-adds removed", network, sets, draws), flush=True)
+            table = {}
+            for head, scores in scores_of(network, options.heads, draws, sets):
+                table[head] = scores if isinstance(scores, str) else summary([judged(one, case) for one in scores])
+                print(line(head, table[head]), flush=True)
+                rows.append({"network": name, "removed": removed, "head": head, "found": table[head]})
+            print(verdict(table), flush=True)
     save_card(options, rows)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=NETWORKS, default="resnet20")
-    parser.add_argument("--variants", nargs="+", choices=("dense", "pruned"), default=["dense", "pruned"])
-    parser.add_argument("--pruned", help="checkpoint of the pruned network; default: made here")
-    parser.add_argument("--sparsity", type=float, default=0.3, help="share of the parameters that pruning removes")
-    parser.add_argument("--heads", nargs="*", help="default: all for classifiers")
+    every = [name for name in HEADS if HEADS[name].task == "classifier"]
+    parser.add_argument(
+        "--network", nargs="+", choices=NETWORKS, default=[name for name in NETWORKS if name != "resnet8"]
+    )
+    parser.add_argument(
+        "--heads", nargs="+", default=every, help="'NAME OPTION=VALUE ...'; default: all for classifiers"
+    )
+    parser.add_argument("--removed", type=float, nargs="+", default=[0.0], help="shares of the multiply-adds")
+    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning a pruned network")
+    parser.add_argument("--keep", help="folder for the pruned networks, which are read from there the next time")
     parser.add_argument("--data-root", help="default: the environment variable SPARSENSE_DATA")
     parser.add_argument("--seeds", type=int, default=3, help="draws of fitting data")
-    parser.add_argument("--fit", type=int, default=2000, help="training images to fit the heads on")
-    parser.add_argument("--samples", type=int, default=600, help="images of each set to score")
-    parser.add_argument("--rounds", type=int, default=10, help="of the cost; 0 leaves it out")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 64], help="of the cost")
+    parser.add_argument("--fit", type=int, default=1500, help="images to fit the heads on")
+    parser.add_argument("--samples", type=int, default=500, help="images of each set to score")
     parser.add_argument("--out", help="JSON file to write")
     return parser.parse_args()
 
 
-def load(options: argparse.Namespace) -> Network:
-    source, weights, preprocessing = NETWORKS[options.network]
-    root = Path(options.data_root or os.environ["SPARSENSE_DATA"])
-    return load_network(source, weights=root / f"nets/{weights}.safetensors", preprocessing=preprocessing)
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
-def smaller(dense: Network, data: dict[str, Dataset], options: argparse.Namespace) -> Network:
-    if options.pruned:
-        return load_checkpoint(options.pruned)
-    example, saliency = example_input(dense.input_shape), saliency_of(dense.module, "magnitude")
-    module = prune_channels(dense.module, example, saliency, sparsity=options.sparsity).module
-    images = torch.from_numpy(dense.preprocessing.apply(data["train"].subset(options.fit).inputs))
-    reestimate_batch_norm(module, images.split(64))
-    return replace(dense, module=module.eval())
+def disjoint(pool: Dataset, count: int, draws: int) -> list[Dataset]:
+    """As many images in each as asked for, or as there are."""
+    count = min(count, len(pool) // draws)
+    order = shuffled(len(pool), seed=0)[: count * draws]
+    return [pool.subset(np.sort(part)) for part in order.reshape(draws, count)]
 
 
-def accuracy(network: Network, test: Dataset) -> float:
-    return float((predict(network, network.preprocessing.arrange(test.inputs)).argmax(1) == test.labels).mean())
+def halves(held_out: Dataset, samples: int) -> Sets:
+    """To be scored, and to calibrate on."""
+    samples, order = min(samples, len(held_out) // 2), shuffled(len(held_out), seed=0)
+    return {"test": held_out.subset(order[:samples]), "calibration": held_out.subset(order[samples : 2 * samples])}
 
 
-def splits(options: argparse.Namespace) -> dict[str, Dataset]:
-    load: Callable[[str, str], Dataset] = lambda source, split: SOURCES[source](split, data_root=options.data_root)  # noqa: E731
-    found = {"train": load("cifar10", "train"), "test": load("cifar10", "test_all").subset(options.samples)}
-    return found | {name: load(name, "test").subset(options.samples) for name in ANOMALIES}
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def row(
-    name: str, graph: ForwardGraph, network: Network, data: dict[str, Dataset], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Over the seeds; a head that refuses says why instead."""
-    areas: Scores = {key: [] for key in ANOMALIES}
-    rates: Scores = {key: [] for key in ANOMALIES}
-    seconds = []
-    try:
-        for seed in range(options.seeds):
-            start = perf_counter()
-            fitting = data["train"].subset(options.fit, seed=seed)
-            scored = fit_head(graph, HEADS[name](), fitting, preprocessing=network.preprocessing)
-            seconds.append(perf_counter() - start)
-            usual = scored.scores(data["test"].inputs)
-            for key in ANOMALIES:
-                strange = scored.scores(data[key].inputs)
-                areas[key].append(auroc(usual, strange))
-                rates[key].append(fpr95(usual, strange))
-    except SparsenseError as error:
-        return {"refused": str(error)}
-    return {
-        "auroc": areas,
-        "fpr95": rates,
-        "cost": cost(graph, scored, data["test"].inputs, options),
-        "extra_bytes": size(scored.network.model, [scored.score]) - size(graph.model, [graph.output]),
-        "fit_seconds": round(fmean(seconds), 2),
-    }
+def head_of(text: str) -> Head:
+    """`NAME OPTION=VALUE ...`, values as in a recipe."""
+    name, *pairs = text.split()
+    return make_head(name, {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)})
 
 
-def cost(network: ForwardGraph, scored: Scored, inputs: Any, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Batch size -> ratio of times and its interval."""
-    if not options.rounds:
-        return {}
-    plain = Session(network.model, [network.output], threads=1)
-    ours = Session(scored.network.model, [scored.score, scored.network.output], threads=1)
-    found = {}
-    for size_ in options.batch_sizes:
-        batch = np.ascontiguousarray(inputs[:size_])
-        calls = {"plain": lambda batch=batch: plain(batch), "ours": lambda batch=batch: ours(batch)}
-        latency = compare_latency(calls, rounds=options.rounds)["ours"]
-        found[str(size_)] = [round(latency.ratio, 3), *(round(end, 3) for end in latency.ratio_interval)]
+def scores_of(
+    network: Network, asked: Sequence[str], draws: Sequence[Dataset], sets: Sets
+) -> Iterator[tuple[str, list[Scores] | str]]:
+    """Head -> for every draw the scores of all sets; a head that refuses says why instead."""
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
+    heads = {text: head_of(text) for text in asked}
+    draws_by_name = {f"fit {index}": draw for index, draw in enumerate(draws)}
+    together = observed(graph, {text: head for text, head in heads.items() if not prepares(head)}, sets | draws_by_name)
+    for text, head in heads.items():
+        try:
+            if prepares(head):
+                yield text, [fitted_alone(graph, network, head_of(text), draw, sets) for draw in draws]
+            elif isinstance(together[text], str):
+                yield text, together[text]
+            else:
+                yield (
+                    text,
+                    [refitted(head, together[text], key, draw.labels, sets) for key, draw in draws_by_name.items()],
+                )
+        except SparsenseError as error:
+            yield text, str(error)
+
+
+def prepares(head: Head) -> bool:
+    """Whether it needs a first pass over the fitting data; a fusion if one of its members does."""
+    if head.name == "fusion":
+        return any(prepares(made(member)) for member in head.options()["members"])
+    return type(head).prepare is not Head.prepare
+
+
+def observed(graph: ForwardGraph, heads: Mapping[str, Head], sets: Sets) -> dict[str, Any]:
+    """Head -> set -> what it looks at; all heads share one pass. A head that refuses the network says why instead."""
+    network, values, found = graph.copy(), {}, {}
+    for text, head in heads.items():
+        try:
+            values[text] = head.observe(network)
+            found[text] = {}
+        except SparsenseError as error:
+            found[text] = str(error)
+    session = Session(network.model, list(values.values()), threads=1)
+    for key, part in sets.items():
+        rows = [session(part.inputs[start : start + AT_ONCE]) for start in range(0, len(part), AT_ONCE)]
+        for text, column in zip(values, zip(*rows, strict=True), strict=True):
+            found[text][key] = np.concatenate(column)
     return found
 
 
-def size(model: ir.Model, outputs: list[ir.Value]) -> int:
-    return len(ir.to_proto(with_outputs(model, outputs)).SerializeToString())
+def refitted(head: Head, rows: Mapping[str, Array], draw: str, labels: Array | None, sets: Sets) -> Scores:
+    head.fit([rows[draw]], labels)
+    return {key: score_observations(head, rows[key]) for key in sets}
 
 
-def header(options: argparse.Namespace, data: dict[str, Dataset], accuracies: dict[str, float]) -> str:
-    counts = ", ".join(f"{name} {len(part)}" for name, part in data.items() if name != "train")
-    right = ", ".join(f"{name} {share:.1%}" for name, share in accuracies.items())
-    costs = [f"time, batch {size_}" for size_ in options.batch_sizes] if options.rounds else []
-    columns = ["network", "head", *(f"{name} AUROC / FPR95" for name in ANOMALIES), *costs, "extra kB", "fit s"]
-    rule = "|".join("---" for _ in columns)
-    told = (
-        f"{options.network}: {counts}; fitted on {options.fit}, {options.seeds} seeds (mean, spread); accuracy {right}"
-    )
-    return f"{told}\n\n| {' | '.join(columns)} |\n|{rule}|"
+def fitted_alone(graph: ForwardGraph, network: Network, head: Head, draw: Dataset, sets: Sets) -> Scores:
+    scored = fit_head(graph, head, draw, preprocessing=network.preprocessing, batch_size=AT_ONCE)
+    return {key: scored.scores(part.inputs, batch_size=AT_ONCE) for key, part in sets.items()}
 
 
-def line(found: dict[str, Any]) -> str:
-    if "refused" in found:
-        return f"| {found['variant']} | {found['head']} | refused: {found['refused']} |"
-    cells = [f"{spread(found['auroc'][name])} / {spread(found['fpr95'][name])}" for name in ANOMALIES]
-    cells += [f"{ratio:.2f}x" for ratio, *_ in found["cost"].values()]
-    cells += [f"{found['extra_bytes'] / 1024:.0f}", f"{found['fit_seconds']:.1f}"]
-    return f"| {found['variant']} | {found['head']} | {' | '.join(cells)} |"
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def spread(values: list[float]) -> str:
-    return f"{fmean(values):.3f} +- {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
+def judged(scores: Scores, case: Case) -> dict[str, float]:
+    """Of one draw."""
+    usual = scores["test"]
+    areas = {key: auroc(usual, scores[key]) for key in case.anomalies}
+    found = {"far": fmean(areas[key] for key in case.far)}
+    found |= {"near": fmean(areas[key] for key in case.near)} if case.near else {}
+    for key in case.anomalies:
+        found |= {f"{key} AUROC": areas[key], f"{key} FPR95": fpr95(usual, scores[key])}
+    alarms = usual > conformal_threshold(scores["calibration"], RATE)
+    return found | {"false alarms": float(alarms.mean())}
+
+
+def summary(found: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Figure -> mean and standard deviation over the draws."""
+    columns = {key: [one[key] for one in found] for key in found[0]}
+    return {key: [fmean(values), stdev(values) if len(values) > 1 else 0.0] for key, values in columns.items()}
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def header(title: str, network: Network, sets: Sets, draws: Sequence[Dataset]) -> str:
+    test = sets["test"]
+    accuracy = float((predict(network, network.preprocessing.arrange(test.inputs)).argmax(1) == test.labels).mean())
+    counts = ", ".join(f"{name} {len(part)}" for name, part in sets.items())
+    told = f"\n{title}: accuracy {accuracy:.1%}; fitted on {len(draws)} draws of {len(draws[0])}; {counts}"
+    return f"{told}\n\n| head | far | near | every set: AUROC / FPR95 | false alarms |\n|---|---:|---:|---|---:|"
+
+
+def line(head: str, found: dict[str, list[float]] | str) -> str:
+    if isinstance(found, str):
+        return f"| {head} | refused: {found} |"
+    sets = [key.removesuffix(" AUROC") for key in found if key.endswith(" AUROC")]
+    each = "; ".join(f"{key} {found[f'{key} AUROC'][0]:.3f} / {found[f'{key} FPR95'][0]:.3f}" for key in sets)
+    near = spread(found["near"]) if "near" in found else ""
+    return f"| {head} | {spread(found['far'])} | {near} | {each} | {found['false alarms'][0]:.3f} |"
+
+
+def spread(value: Sequence[float]) -> str:
+    return f"{value[0]:.3f} ± {value[1]:.3f}"
+
+
+def verdict(table: Mapping[str, dict[str, list[float]] | str]) -> str:
+    """Who is first, by how much."""
+    told = []
+    for key in ("far", "near"):
+        areas = {head: found[key][0] for head, found in table.items() if not isinstance(found, str) and key in found}
+        if ranked := sorted(areas, key=areas.__getitem__, reverse=True):
+            told.append(f"{key}: " + ", ".join(f"{head} {areas[head]:.3f}" for head in ranked[:3]))
+    return f"\nFirst {'; '.join(told)}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ import onnx_ir as ir
 from head_cost import CLOCKS, in_slices, use_clock
 from profile_choices import likelihoods
 
-from heads import ANOMALIES, NETWORKS, load, splits
+from networks import NETWORKS, Case, folder, known, load, strange
 from sparsense.autodiff import Layer, weighted_layers
 from sparsense.benchmark.latency import compare_latency
 from sparsense.benchmark.metrics import auroc
@@ -209,9 +210,10 @@ def likelihood(train: Recorded, setting: Setting, channels: Sequence[int]) -> Ar
     return found - made.sum(1) if setting.log else found
 
 
-def areas(sets: dict[str, Recorded], setting: Setting, channels: Sequence[int]) -> dict[str, float]:
+def areas(case: Case, sets: dict[str, Recorded], setting: Setting, channels: Sequence[int]) -> list[float | None]:
+    """Means over the far sets and the near ones; None where a network has none."""
     found = scores(sets, setting, channels)
-    return {name: auroc(found["test"], found[name]) for name in ANOMALIES}
+    return [fmean(auroc(found["test"], found[key]) for key in part) if part else None for part in (case.far, case.near)]
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
@@ -263,16 +265,18 @@ def costs(
 def main() -> None:
     options = arguments()
     use_clock(options.clock)
+    root = folder(options.data_root)
     for name in options.network:
-        one = argparse.Namespace(**vars(options) | {"network": name})
-        network, data = load(one), splits(one)
+        network, (train, test) = load(name, root), known(name, root)
         graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
-        train = data["train"].subset(options.fit)
+        train = train.subset(options.fit)
         references = references_of(graph, network, train)
-        sets = {key: record(graph, references, part.inputs) for key, part in (data | {"train": train}).items()}
+        data = {"test": test, **strange(name, root)}
+        sets = {key: record(graph, references, part.subset(options.samples).inputs) for key, part in data.items()}
+        sets["train"] = record(graph, references, train.inputs)
         tables = settings()
         timed = [setting for rows in tables.values() for setting in rows]
-        cost = costs(graph, timed, references, data["test"].inputs, options.rounds) if options.rounds else {}
+        cost = costs(graph, timed, references, test.inputs, options.rounds) if options.rounds else {}
         print_tables(name, sets, tables, channels_of(weighted_layers(graph)), cost)
 
 
@@ -289,12 +293,11 @@ def print_tables(
     usual = likelihood(sets["train"], Setting(), channels)
     for table, rows in tables.items():
         for setting in rows:
-            area = areas(sets, setting, channels)
-            far, near = (area["svhn"] + area["textures"]) / 2, area["tiny_imagenet"]
+            far, near = (f"{a:.3f}" if a else "" for a in areas(NETWORKS[network], sets, setting, channels))
             times = [f"{ratio:.1f}" for ratio in cost.get(graph_key(setting), [])] or ["", ""]
             gain = (likelihood(sets["train"], setting, channels) - usual).mean() if table in COMPARABLE else None
             nats = "" if gain is None else f"{gain:+.1f}"
-            print(f"| {table} | {setting.name} | {far:.3f} | {near:.3f} | {nats} | {' | '.join(times)} |", flush=True)
+            print(f"| {table} | {setting.name} | {far} | {near} | {nats} | {' | '.join(times)} |", flush=True)
 
 
 def arguments() -> argparse.Namespace:

@@ -11,30 +11,19 @@ fitted (`heads/shrinkage.py`).
 from __future__ import annotations
 
 import argparse
-import os
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsense.data import SOURCES
-from sparsense.data.preprocessing import Preprocessing
+from networks import NETWORKS, folder, known, load
 from sparsense.graph import Session, forward_graph, load_graph
 from sparsense.heads.classes import ClassMoments
 from sparsense.heads.gaussian import whitening
 from sparsense.heads.sensnorm_profile import log_norms
-from sparsense.networks import load_network
 from sparsense.to_onnx import export_forward
 
-IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-NETWORKS = {
-    "resnet20": ("cifar_resnet20", "resnet20_cifar10", IMAGENET),
-    "resnet56": ("cifar_resnet56", "resnet56_cifar10", IMAGENET),
-    "wrn16_2": ("wide_resnet16_2", "wrn16_2_cifar10", CIFAR),
-    "densenet": ("densenet_bc100", "densenetbc100_cifar10_dice", CIFAR),
-}
 ORDERS = (1.0, 2.0, 5.0)
 USUAL = (True, 1e-2)
 OPTIONS = list(product((True, False), (1e-4, 1e-3, 1e-2, 1e-1)))
@@ -43,11 +32,10 @@ Array = NDArray[np.float64]
 
 def profiles(name: str, root: Path, count: int) -> tuple[Array, NDArray[np.int64]]:
     """Profiles of training images and their predicted classes."""
-    source, weights, preprocessing = NETWORKS[name]
-    network = load_network(source, weights=root / f"nets/{weights}.safetensors", preprocessing=preprocessing)
-    graph = forward_graph(load_graph(export_forward(network)), preprocessing)
+    network = load(name, root)
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
     session = Session(graph.model, [log_norms(graph, ORDERS, "weight", None), graph.output], threads=1)
-    images = SOURCES["cifar10"]("train", data_root=root).subset(count).inputs
+    images = known(name, root)[0].subset(count).inputs
     rows = [session(images[start : start + 8]) for start in range(0, len(images), 8)]
     vectors, logits = (np.concatenate(column) for column in zip(*rows, strict=True))
     return vectors.astype(np.float64), logits.argmax(1)
@@ -78,7 +66,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=2000)
     parser.add_argument("--folds", type=int, default=5)
     options = parser.parse_args()
-    root = Path(options.data_root or os.environ["SPARSENSE_DATA"])
+    root = folder(options.data_root)
     print("| network | by_class | shrinkage | log-likelihood over True, 0.01 |\n|---|---|---:|---:|")
     for name in options.network:
         vectors, classes = profiles(name, root, options.fit)

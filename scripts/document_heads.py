@@ -13,7 +13,7 @@ INTRODUCTION = """# Heads
 Generated from the docstrings by `python scripts/document_heads.py`. A score is higher for what is more anomalous. f are
 the logits, h the penultimate features, W and b the last layer, yhat the predicted class, K the number of classes.
 
-`benchmarks/heads.py` measures AUROC, FPR95, time and bytes of every head on pretrained networks.
+`benchmarks/heads.py` measures AUROC and FPR95 of every head on pretrained networks, dense and pruned; `benchmarks/head_cost.py` time and bytes.
 """
 
 
