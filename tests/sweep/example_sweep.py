@@ -9,6 +9,14 @@ from sparsense.sweep.store import Store
 from sparsense.sweep.task import facts
 
 SPARSITIES = (0.3, 0.5, 0.7)
+BASE = """
+name: base
+network: {source: digits_resnet}
+data:
+  train: {source: digits, split: train}
+  calibration: {source: digits, split: calibration}
+  test: {source: digits, split: test}
+"""
 NAME = "example</script><script>alert(2)</script>"
 REASON = "layer conv1 cannot be <script>alert(1)</script> pruned\nin two lines"
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
+from example_sweep import BASE
 
 from sparsense.errors import RecipeError, TrainingError
 from sparsense.pipeline.pulse import Pulse, quality
@@ -24,14 +25,6 @@ from tiny_classifier import tiny_data, tiny_network
 
 pytest.importorskip("optuna", reason="needs optuna")
 
-BASE = """
-name: base
-network: {source: digits_resnet}
-data:
-  train: {source: digits, split: train}
-  calibration: {source: digits, split: calibration}
-  test: {source: digits, split: test}
-"""
 SWEEP = """
 name: s
 base: base.yaml

@@ -6,21 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from example_sweep import BASE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsense.errors import RecipeError
 from sparsense.sweep.points import combinations, describe, draw, points
 from sparsense.sweep.recipe import Range, SweepRecipe, load_sweep
-
-BASE = """
-name: base
-network: {source: digits_resnet}
-data:
-  train: {source: digits, split: train}
-  calibration: {source: digits, split: calibration}
-  test: {source: digits, split: test}
-"""
 
 
 @pytest.fixture

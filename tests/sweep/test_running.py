@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from example_sweep import BASE
 
 from benchmark.example_run import make_card, make_scores
 from sparsense.errors import InputError
@@ -22,15 +23,6 @@ from sparsense.sweep.recipe import load_sweep
 from sparsense.sweep.running import Settings, missing, run_sweep
 from sparsense.sweep.store import open_store
 from sparsense.sweep.task import Outcome, Task, run_task
-
-BASE = """
-name: base
-network: {source: digits_resnet}
-data:
-  train: {source: digits, split: train}
-  calibration: {source: digits, split: calibration}
-  test: {source: digits, split: test}
-"""
 
 
 @pytest.fixture
