@@ -27,6 +27,8 @@ from sparsense.training.settings import TrainingSettings
 
 Scores = NDArray[Any]
 FITTED = 1000  # samples that heads are fitted on
+SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
+PIXELS = {"fashion": {"mean": 0.2860, "std": 0.3530}}  # where they are not MNIST's
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,23 @@ def make_network(case: Case, kind: str, *, full: bool) -> Network:
     if kind in ("table", "unit"):
         return _table_network(case.train.inputs, unit=kind == "unit")
     channels = {"channels": shape[-1]}
-    if kind == "unet":
-        return load_network("unet_autoencoder", options={**channels, "side": shape[0]})
-    if kind == "conv" or not full:
+    if kind == "conv":
         return load_network("gradcon_autoencoder", options=channels)
-    return load_network("latent_norm_colour32" if shape[-1] == 3 else "latent_norm_grey28", options=channels)
+    if kind.startswith("unet"):
+        skips = {"skips": 0} if kind == "unet closed" else {}
+        widths = {} if full else {"widths": SMALL_WIDTHS}
+        return load_network("unet_autoencoder", options={**channels, **skips, **widths, "side": shape[0]})
+    return _latent_network(case.row, channels, unit=kind == "latent unit", full=full)
+
+
+def _latent_network(row: str, channels: dict[str, int], *, unit: bool, full: bool) -> Network:
+    """Of the latent-norm publication; unless `full`, with an eighth or a quarter of its channels."""
+    options = {**channels, **({} if full else {"width": SMALL_WIDTH}), **({"output": "sigmoid"} if unit else {})}
+    if row == "cifar10":
+        return load_network("latent_norm_colour32", options=options)
+    latent = {"latent": 256} if row == "fashion" else {}
+    pixels = {"mean": 0.0, "std": 1.0} if unit else PIXELS.get(row, {})
+    return load_network("latent_norm_grey28", options={**options, **latent, **pixels})
 
 
 def _table_network(rows: NDArray[Any], *, unit: bool) -> Network:

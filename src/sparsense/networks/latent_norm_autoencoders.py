@@ -37,6 +37,7 @@ class LatentNormGrey28(_Autoencoder):
         output: `linear` as published, or `sigmoid` for errors that must stay within [0, 1].
         mean: Of the pixels in [0, 1]; 0.1307 is MNIST's, 0.2860 Fashion-MNIST's.
         std: Of the pixels; 0.3081 and 0.3530.
+        width: Channels of the first layer, which the others are multiples of; 64 is published.
 
     Reference:
         A. Ghafourian et al., "Targeted collapse regularized autoencoder for anomaly detection: black hole at the
@@ -45,20 +46,20 @@ class LatentNormGrey28(_Autoencoder):
 
     def __init__(
         self, *, channels: int = 1, latent: int = 128, output: Output = "linear", mean: float = 0.1307,
-        std: float = 0.3081,
+        std: float = 0.3081, width: int = 64,
     ) -> None:  # fmt: skip
         super().__init__()
         self.input_shape = (channels, 28, 28)
         self.preprocessing = Preprocessing(mean=(mean,), std=(std,))
+        a, b, c, d = (width * times for times in (1, 2, 4, 8))
         self.encoder = nn.Sequential(
-            *_block(nn.Conv2d(channels, 64, 4)), *_block(nn.Conv2d(64, 128, 4)),
-            *_block(nn.Conv2d(128, 256, 4, stride=2)), *_block(nn.Conv2d(256, 512, 4)),
-            nn.Conv2d(512, 64, 4), nn.Flatten(), nn.Linear(1024, latent),
+            *_block(nn.Conv2d(channels, a, 4)), *_block(nn.Conv2d(a, b, 4)), *_block(nn.Conv2d(b, c, 4, stride=2)),
+            *_block(nn.Conv2d(c, d, 4)), nn.Conv2d(d, a, 4), nn.Flatten(), nn.Linear(16 * a, latent),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Linear(latent, 1024), nn.Unflatten(1, (64, 4, 4)), *_block(nn.ConvTranspose2d(64, 512, 4)),
-            *_block(nn.ConvTranspose2d(512, 256, 4)), *_block(nn.ConvTranspose2d(256, 128, 4, stride=2)),
-            *_block(nn.ConvTranspose2d(128, 64, 4)), nn.ConvTranspose2d(64, channels, 4), *_last(output),
+            nn.Linear(latent, 16 * a), nn.Unflatten(1, (a, 4, 4)), *_block(nn.ConvTranspose2d(a, d, 4)),
+            *_block(nn.ConvTranspose2d(d, c, 4)), *_block(nn.ConvTranspose2d(c, b, 4, stride=2)),
+            *_block(nn.ConvTranspose2d(b, a, 4)), nn.ConvTranspose2d(a, channels, 4), *_last(output),
         )  # fmt: skip
 
 
@@ -70,6 +71,7 @@ class LatentNormColour32(_Autoencoder):
         channels: Of the image.
         latent: Length of the code.
         output: `linear` as published, or `sigmoid`.
+        width: Channels of the first layer, which the others are multiples of; 32 is published.
 
     Reference:
         As for `latent_norm_grey28`.
@@ -77,18 +79,19 @@ class LatentNormColour32(_Autoencoder):
 
     preprocessing = Preprocessing()
 
-    def __init__(self, *, channels: int = 3, latent: int = 64, output: Output = "linear") -> None:
+    def __init__(self, *, channels: int = 3, latent: int = 64, output: Output = "linear", width: int = 32) -> None:
         super().__init__()
         self.input_shape = (channels, 32, 32)
-        down = [(32, 5, 1), (64, 4, 2), (128, 4, 1), (256, 4, 2), (512, 4, 1), (512, 1, 1)]
-        up = [(256, 4, 1), (128, 4, 2), (64, 4, 1), (32, 4, 2), (32, 5, 1), (32, 1, 1)]
+        a, b, c, d, e = (width * 2**level for level in range(5))
+        down = [(a, 5, 1), (b, 4, 2), (c, 4, 1), (d, 4, 2), (e, 4, 1), (e, 1, 1)]
+        up = [(d, 4, 1), (c, 4, 2), (b, 4, 1), (a, 4, 2), (a, 5, 1), (a, 1, 1)]
         self.encoder = nn.Sequential(
-            *_stack(nn.Conv2d, channels, down), nn.Conv2d(512, latent, 1, bias=False), nn.Flatten()
+            *_stack(nn.Conv2d, channels, down), nn.Conv2d(e, latent, 1, bias=False), nn.Flatten()
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, (latent, 1, 1)),
             *_stack(nn.ConvTranspose2d, latent, up),
-            nn.ConvTranspose2d(32, channels, 1, bias=False),
+            nn.ConvTranspose2d(a, channels, 1, bias=False),
             Shift(self.input_shape),
             *_last(output),
         )
