@@ -91,12 +91,11 @@ class Fusion(Head):
                     needed=needed,
                 )
             part = parts(spool.means, self.folds)
-            held_out = [
-                held_out_scores(head, spool, columns, labels, part)
+            learnt = [
+                curve_and_scale(held_out_scores(head, spool, columns, labels, part))
                 for head, columns in zip(self._heads, self._columns(), strict=True)
             ]
-        self.knots_, self.slopes_ = map(np.array, zip(*map(surprise_knots, held_out), strict=True))
-        self.scales_ = np.array([(scores.mean(), max(scores.std(), 1e-12)) for scores in held_out])
+        self.knots_, self.slopes_, self.scales_ = (np.array(column) for column in zip(*learnt, strict=True))
         return self
 
     def _columns(self) -> list[slice]:
@@ -170,6 +169,11 @@ def _divided(op: Builder, share: ir.Value, score: ir.Value, parts: ir.Value) -> 
     whole = op.Max(score, op.Max(op.Mul(magnitude, LEAST_SUM), TINY))
     divided = op.Mul(parts, op.Div(share, whole))
     return [divided, op.Sub(share, op.ReduceSum(divided, [1], keepdims=1))]
+
+
+def curve_and_scale(scores: Array) -> tuple[Array, Array, Array]:
+    """Knots and slopes of the surprise, and mean and standard deviation."""
+    return *surprise_knots(scores), np.array([scores.mean(), max(scores.std(), 1e-12)])
 
 
 def held_out_scores(head: Head, spool: Spool, columns: slice, labels: Array | None, part: Array) -> Array:
