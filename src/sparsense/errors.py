@@ -67,11 +67,12 @@ class UnsupportedOperatorError(GraphError):
 
 
 class UnsupportedLayerError(SparsenseError, ValueError):
-    """A layer that cannot be pruned."""
+    """A layer that cannot be pruned; `layer` is "" where it is the network as a whole."""
 
     def __init__(self, layer: str, kind: str, reason: str) -> None:
         self.layer, self.kind, self.reason = layer, kind, reason
-        super().__init__(f"layer {layer!r} ({kind}) cannot be pruned: {reason}")
+        what = f"layer {layer!r}" if layer else "the network"
+        super().__init__(f"{what} ({kind}) cannot be pruned: {reason}")
 
 
 class NotFittedError(SparsenseError, RuntimeError):

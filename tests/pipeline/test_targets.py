@@ -506,6 +506,18 @@ def test_what_cannot_be_cut_stops_the_job_or_is_left_alone_and_told():
     assert note.startswith("Left alone, as it cannot be cut: first: ")
 
 
+@pytest.mark.parametrize("align", [None, "measure", "each_group"])
+def test_what_cannot_be_cut_keeps_its_width_when_the_others_are_aligned(monkeypatch, align):
+    def times(_self, modules):  # the wider the faster
+        return {name: 1 / sum(map(len, prunable_weights(module).values())) for name, module in modules.items()}
+
+    monkeypatch.setattr("sparsense.pipeline.timing.Stopwatch.side_by_side", times)
+    result = jobs.pruned({**own("Shuffled"), "prune.sparsity": 0.2, "prune.unsupported": "keep", "prune.align": align})
+    shipped = {name: len(weight) for name, weight in prunable_weights(result.shipped.module).items()}
+    assert shipped["first.weight"] == 8
+    assert shipped["second.weight"] == 16
+
+
 def test_attention_heads_go_whole():
     result = jobs.pruned({**own("Transformer"), "prune.structure": "head", "prune.sparsity": 0.5})
     assert result.network.module.attention.num_heads == 2

@@ -39,6 +39,21 @@ def test_zero_channels_change_widths_but_not_outputs(name, added):
         assert sum(p.numel() for p in twin.parameters()) > sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.parametrize("align", [align_widths, align_each_group])
+@pytest.mark.parametrize("name", ["mixer", "transformer_fused", "transformer_separate"])
+def test_groups_that_only_a_trial_shows_to_be_stuck_keep_their_widths(name, align):
+    module, x = make(name)
+
+    def measure(modules):  # the wider the faster
+        return {key: 1 / sum(widths(network).values()) for key, network in modules.items()}
+
+    found = align(module, x, measure=measure, multiple=16, exact=True)
+    assert not set(found.groups) & {"attention.qkv", "attention.q", "token_down"}
+    torch.testing.assert_close(found.module(x), module(x), rtol=1e-5, atol=1e-6)
+    assert widths(found.module)["up"] == 16
+    assert found.best != "kept"
+
+
 def test_new_channels_come_behind_the_last_unit_on_every_side():
     module, x = make("vgg")
     twin = deepcopy(module)

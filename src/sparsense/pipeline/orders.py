@@ -10,6 +10,7 @@ from sparsense.networks.network import example_input
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pruning.permute import permute_for_pattern
+from sparsense.pruning.proof import to_within
 from sparsense.pruning.weights import unprotected
 
 PIECE, FACTS = "permuted", "permutation.json"
@@ -44,5 +45,5 @@ def told_order(job: Job) -> list[str]:
     facts = json.loads(file.read_text())
     before, after = facts["kept"]
     kept = f"{job.section.pattern} keeps {after:.1%} of the saliency, {before:.1%} in the order before"
-    same = f"outputs the same to {facts['error']:.0e}"
+    same = f"outputs the same {to_within(facts['error'])}"
     return [f"Channels of {facts['groups']} groups were put into another order ({same}): {kept}."]

@@ -11,6 +11,7 @@ from sparsense.pipeline.amount import asked_time, fast_enough, share_of_weights
 from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
 from sparsense.pruning.cost import measure_cost
+from sparsense.pruning.proof import to_within
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.training import SearchSection
 
@@ -82,6 +83,6 @@ def _stored(network: Network) -> int:
 
 def _proof(section: PruneSection, cut: Cut) -> str:
     if section.structure != "weight":
-        return f"the forward pass works, and removing equals masking to {cut.proof:.0e} on random inputs"
+        return f"the forward pass works, and removing equals masking {to_within(cut.proof)} on random inputs"
     zeros, size = cut.mask.size - cut.mask.kept, cut.mask.size
     return f"{zeros:,} of {size:,} prunable weights are 0; zeros alone do not make it faster"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.criteria import CRITERIA
+from sparsense.pruning.blame import tried
 from sparsense.pruning.channels import channel_groups
 from sparsense.pruning.grouping import left_alone, widths
 from sparsense.pruning.groups import ChannelGroup, Removal, Side, merged
@@ -95,7 +96,9 @@ class Aligner:
     ) -> None:
         self.module, self.example_input, self.measure = module, example_input, measure
         self.saliency = saliency or CRITERIA["magnitude"](prunable_weights(module))
-        self.groups = sorted(self._free(module), key=lambda group: -_weights(module, group))
+        # What only a trial shows to be coupled (shuffled channels, heads) cannot be padded either.
+        free = _free(tried(module, self._groups(module), example_input))
+        self.groups = sorted(free, key=lambda group: -_weights(module, group))
 
     def everywhere(self, multiples: Sequence[int], exact: bool) -> dict[str, Ways]:
         """Variants that treat all groups alike, those that change nothing and repetitions left out."""
@@ -144,7 +147,7 @@ class Aligner:
         if not padded:
             return smaller, error
         growths = [growth_of(group, -group.units % units_per_multiple(group, padded[group.name]))
-                   for group in (self._free(smaller) if removal else self.groups) if group.name in padded]  # fmt: skip
+                   for group in (_free(self._groups(smaller)) if removal else self.groups) if group.name in padded]  # fmt: skip
         larger = copy_of(smaller)
         grow_(larger, _joined(growths))
         return larger, max(error, same_outputs(smaller, larger, self.example_input))
@@ -161,9 +164,13 @@ class Aligner:
                 removals.append(group.removed_channels(gone))
         return merged(removals)
 
-    def _free(self, module: nn.Module) -> list[ChannelGroup]:
-        groups = channel_groups(module, self.example_input, ChannelOptions(unsupported="keep"))
-        return [group for group in groups if not left_alone(group) and not any(group.protected)]
+    def _groups(self, module: nn.Module) -> list[ChannelGroup]:
+        return channel_groups(module, self.example_input, ChannelOptions(unsupported="keep"))
+
+
+def _free(groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+    """The groups that may have any width."""
+    return [group for group in groups if not left_alone(group) and not any(group.protected)]
 
 
 def _weights(module: nn.Module, group: ChannelGroup) -> int:

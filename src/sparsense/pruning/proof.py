@@ -21,6 +21,17 @@ TOLERANCE = {True: 1e-6, False: 1e-5}
 ROUGHLY = 1e-3
 """Largest relative difference in float32 that may be rounding in a network of any depth."""
 MASKING = "removing its channels differs from masking them"
+CHANGING = "the changed network differs from the network"
+
+
+def to_within(difference: float) -> str:
+    """A largest relative difference, for people.
+
+    Example:
+        >>> to_within(3.2e-16), to_within(0.0)
+        ('to 3e-16', 'exactly')
+    """
+    return f"to {difference:.0e}" if difference else "exactly"
 
 
 class DisproofError(Exception):
@@ -57,7 +68,7 @@ def same_outputs(module: nn.Module, changed: nn.Module, example_input: Example) 
     Raises:
         DisproofError: The forward pass fails, or the difference exceeds the tolerance.
     """
-    return _compared(bare_copy(module), changed, example_input, "the changed network differs from the network")
+    return _compared(bare_copy(module), changed, example_input, CHANGING)
 
 
 def attempt(module: nn.Module, removal: Removal, example_input: Example) -> float:
@@ -115,7 +126,8 @@ def _worst(expected: nn.Module, changed: nn.Module, examples: list[tuple[Tensor,
 
 def _small(worst: float, tolerance: float, module: nn.Module, complaint: str) -> float:
     if not worst <= tolerance:
-        reason = f"{complaint} by {worst:.1e} (tolerance {tolerance:.0e}): something else depends on them"
+        size = f"{worst:.2g} of the largest output, and rounding explains at most {tolerance:g}"
+        reason = f"{complaint} by {size}" + (": something else depends on them" if complaint == MASKING else "")
         raise DisproofError("", type(module).__name__, reason)
     return worst
 
