@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from sparsense.cli import app
 from sparsense.sweep.engines import ray
 from sparsense.sweep.points import points
 from sparsense.sweep.recipe import load_sweep
+from sparsense.sweep.running import Settings, run_sweep
 from sparsense.sweep.store import open_store
 from sparsense.sweep.task import Task
 
@@ -112,7 +115,12 @@ def test_the_sweep_of_the_digits_ends_with_a_frontier(tmp_path):
     assert all(front["detectors"] for front in found["fronts"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'sparsense[ray]'")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs sparsense[ray]")
+    importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'sparsense[ray]'"
+)
+
+
+@needs_ray
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_outcomes_from_two_workers(tmp_path):
     bad = TINY.replace("digits_resnet", "no_such_network")
@@ -121,3 +129,42 @@ def test_ray_gives_the_same_outcomes_from_two_workers(tmp_path):
         found = [future.result(timeout=120) for future in [submit(task) for task in tasks]]
     assert [outcome.key for outcome in found] == ["key0", "key1"]
     assert all("unknown network 'no_such_network'" in outcome.body["reason"] for outcome in found)
+
+
+@needs_ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the worker of a run in /proc")
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_of_a_cluster_loses_nothing_and_doubles_nothing(file):
+    out, sweep = file.parent / "out", load_sweep(file)
+    killed: list[int] = []
+    killer = threading.Thread(target=lambda: killed.append(kill_a_worker(str(out / "points"))))
+    killer.start()
+    with open_store(out / "sweep.sqlite") as store:
+        found = run_sweep(sweep, points(sweep), store, folder=out, settings=Settings(jobs=2, engine=ray))
+        assert (found.done, found.failed, found.left) == (2, 0, 0)
+        assert Counter(event.kind for event in store.events) == {"sweep": 1, "done": 2}
+    killer.join(timeout=1)
+    assert killed == [signal.SIGKILL]
+    assert len(list((out / "points").glob("*/card.json"))) == 2
+
+
+def kill_a_worker(folder: str) -> int:
+    """Kill the process of the cluster that waits for a run with results in `folder`; gives the signal."""
+    for _ in range(1200):
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile
+                if folder in (place / "cmdline").read_text() and "cli.worker" in (place / "cmdline").read_text():
+                    os.kill(int((place / "stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+                    return signal.SIGKILL
+        time.sleep(0.1)
+    return 0
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_task_that_always_loses_its_worker_is_a_failed_point(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsense.sweep.engines.run_task", lambda task: os.kill(os.getpid(), signal.SIGKILL))
+    with ray(1) as submit:
+        outcome = submit(Task("key", TINY, tmp_path / "points" / "x")).result(timeout=120)
+    assert (outcome.key, outcome.done) == ("key", False)
+    assert outcome.body["reason"].startswith("lost by Ray: ")
