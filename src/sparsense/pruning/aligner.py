@@ -146,8 +146,9 @@ class Aligner:
         padded = {name: way.multiple for name, way in ways.items() if way.what == "padded"}
         if not padded:
             return smaller, error
+        groups = _free(self._groups(smaller)) if removal else self.groups
         growths = [growth_of(group, -group.units % units_per_multiple(group, padded[group.name]))
-                   for group in (_free(self._groups(smaller)) if removal else self.groups) if group.name in padded]  # fmt: skip
+                   for group in groups if group.name in padded]  # fmt: skip
         larger = copy_of(smaller)
         grow_(larger, _joined(growths))
         return larger, max(error, same_outputs(smaller, larger, self.example_input))
