@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,31 +16,27 @@ from sparsense.data import SOURCES
 from sparsense.detector.seen import count_seen
 from sparsense.errors import InputError
 from sparsense.pipeline import run_recipe
-from sparsense.recipe.load import read_recipe
+from sparsense.recipe.schema import Recipe
 from sparsense.runtime import ExportedDetector
 
-RECIPE = """
-name: explained
-network: {source: digits_resnet, weights: bundled}
-data:
-  train: {source: digits, split: train, limit: 200}
-  calibration: {source: digits, split: calibration, limit: 120}
-  test: {source: digits, split: test, limit: 80}
-  anomalies:
-    letters: {source: letters, limit: 40}
-prune: null
-sensitivity: {samples: 20}
-heads: [{name: sensnorm_profile, explain: true, detail: channels}, {name: energy, explain: true}]
-fit: {samples: 200, cache: FOLDER}
-calibrate: {false_alarm_rate: 0.1, per_class: pool}
-benchmark: null
-"""
+CHANGES = {
+    "data.calibration.limit": 120,
+    "prune": None,
+    "finetune": None,
+    "sensitivity.samples": 20,
+    "heads": [
+        {"name": "sensnorm_profile", "explain": True, "detail": "channels"},
+        {"name": "energy", "explain": True},
+    ],
+    "calibrate.per_class": "pool",
+    "benchmark": None,
+}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("run")
-    return run_recipe(read_recipe(RECIPE.replace("FOLDER", str(base / "kept"))), output=base / "explained")
+    return run_recipe(recipe(CHANGES | {"fit.cache": str(base / "kept")}), output=base / "explained")
 
 
 def test_the_detector_explains_and_the_card_says_what(folder: Path) -> None:

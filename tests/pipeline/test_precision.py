@@ -11,33 +11,22 @@ from sparsense.benchmark.card import load_card
 from sparsense.benchmark.latency import Latency
 from sparsense.detector import verify
 from sparsense.pipeline import run_recipe
-from sparsense.recipe.load import read_recipe
 from sparsense.sweep.candidates import candidates
 
-RECIPE = """
-name: small
-network: {source: digits_resnet, weights: bundled}
-data:
-  train: {source: digits, split: train, limit: 200}
-  calibration: {source: digits, split: calibration, limit: 60}
-  test: {source: digits, split: test, limit: 80}
-  anomalies:
-    letters: {source: letters, limit: 40}
-sensitivity: {samples: 40}
-prune: {sparsity: 0.25, align: null}
-batch_norm: {samples: 100}
-finetune: null
-heads: [energy, sensnorm]
-fit: {samples: 100}
-calibrate: {false_alarm_rate: 0.1}
-benchmark: {rounds: 6, batch_sizes: [1]}
-precision: {name: int8, accuracy: 0.5, auroc: 0.5}
-robustness: {samples: 10, attacks: [{name: fgsm, radii: [0.02]}]}
-"""
+CHANGES = {
+    "sensitivity.samples": 40,
+    "prune": {"sparsity": 0.25, "align": None},
+    "batch_norm.samples": 100,
+    "finetune": None,
+    "heads": ["energy", "sensnorm"],
+    "fit.samples": 100,
+    "precision": {"name": "int8", "accuracy": 0.5, "auroc": 0.5},
+    "robustness": {"samples": 10, "attacks": [{"name": "fgsm", "radii": [0.02]}]},
+}
 
 
 @pytest.fixture(scope="module", params=["faster", "slower"])
-def run(request, tmp_path_factory):
+def run(request, recipe, tmp_path_factory):
     """Whether INT8 is faster depends on the machine, so a clock says it; everything else is as it is."""
     ratio = 0.5 if request.param == "faster" else 2.0
 
@@ -47,7 +36,7 @@ def run(request, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_module("sparsense.quantise.judge"), "compare_latency", clock)
-        folder = run_recipe(read_recipe(RECIPE), output=tmp_path_factory.mktemp(request.param) / "run")
+        folder = run_recipe(recipe(CHANGES), output=tmp_path_factory.mktemp(request.param) / "run")
     return request.param, folder, load_card(folder / "card.json")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +19,14 @@ from sparsense.detector import verify
 from sparsense.errors import ExportError, InputError, UnknownNameError
 from sparsense.networks import load_checkpoint
 from sparsense.pipeline import run_recipe
-from sparsense.recipe.load import read_recipe
+from sparsense.recipe.schema import Recipe
 from sparsense.runtime import ExportedDetector
 from sparsense.sensitivity import SensitivityRecord
 
-RECIPE = """
-name: tiny
-network: {source: digits_resnet, weights: bundled}
-data:
-  train: {source: digits, split: train, limit: 200}
-  calibration: {source: digits, split: calibration, limit: 60}
-  test: {source: digits, split: test, limit: 80}
-  anomalies:
-    letters: {source: letters, limit: 40}
-sensitivity: {samples: 60}
-prune: {sparsity: 0.5, round_to: 8}
-batch_norm: {samples: 200}
-finetune: {epochs: 1, batch_size: 32}
-heads: [sensnorm_profile, {name: sensnorm, options: {p: 5}}]
-fit: {samples: 200}
-calibrate: {false_alarm_rate: 0.1}
-benchmark: {rounds: 6, batch_sizes: [1]}
-"""
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_recipe(read_recipe(RECIPE), output=tmp_path_factory.mktemp("run") / "tiny")
+def folder(recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_recipe(recipe(), output=tmp_path_factory.mktemp("run") / "tiny")
 
 
 def test_the_folder_holds_what_is_promised(folder):
@@ -146,28 +128,28 @@ def test_latency_refers_to_the_plain_dense_forward_pass(folder):
     assert len(rows) == 6
 
 
-def test_a_second_run_gives_the_same_scores_and_takes_the_place_of_the_first(folder, tmp_path):
+def test_a_second_run_gives_the_same_scores_and_takes_the_place_of_the_first(recipe, folder, tmp_path):
     output = tmp_path / "tiny"
     output.mkdir()
     (output / "card.json").write_text("{}")
     (output / "left-over.txt").write_text("from an earlier run")
-    recipe = read_recipe(RECIPE, {"benchmark": None, "heads": ["sensnorm_profile"]})
-    run_recipe(recipe, output=output)
+    asked = recipe({"benchmark": None, "heads": ["sensnorm_profile"]})
+    run_recipe(asked, output=output)
     assert not (output / "left-over.txt").exists()
     key = ScoreKey("pruned", "sensnorm_profile", "letters")
     np.testing.assert_array_equal(read_scores(output / "scores.npz")[key], read_scores(folder / "scores.npz")[key])
 
 
-def test_without_pruning_the_dense_detector_is_the_one_to_ship(tmp_path):
-    recipe = read_recipe(RECIPE, {"prune": None, "benchmark": None, "heads": ["energy"]})
-    folder = run_recipe(recipe, output=tmp_path / "dense")
+def test_without_pruning_the_dense_detector_is_the_one_to_ship(recipe, tmp_path):
+    asked = recipe({"prune": None, "benchmark": None, "heads": ["energy"]})
+    folder = run_recipe(asked, output=tmp_path / "dense")
     assert ExportedDetector(folder / "detector.onnx").card["variant"] == "dense"
     assert not (folder / "others").exists()
 
 
-def test_single_weights_are_masked_and_stay_masked(tmp_path):
+def test_single_weights_are_masked_and_stay_masked(recipe, tmp_path):
     changes = {"prune.structure": "weight", "prune.round_to": None, "benchmark": None, "heads": ["energy"]}
-    folder = run_recipe(read_recipe(RECIPE, changes), output=tmp_path / "masked")
+    folder = run_recipe(recipe(changes), output=tmp_path / "masked")
     card = load_card(folder / "card.json")
     assert card.pruning.reached["sparsity"] == pytest.approx(0.5, abs=1e-3)
     weights = [p for p in load_checkpoint(folder / "network.safetensors").module.parameters() if p.ndim == 4]
@@ -185,27 +167,27 @@ def test_single_weights_are_masked_and_stay_masked(tmp_path):
         ({"prune.ignore": ["*"]}, InputError, "no channel of the network can be removed"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_leaves_nothing(changes, error, message, tmp_path):
-    recipe = read_recipe(RECIPE, {"heads": ["energy"], "benchmark": None, **changes})
+def test_what_cannot_be_done_is_said_and_leaves_nothing(recipe, changes, error, message, tmp_path):
+    asked = recipe({"heads": ["energy"], "benchmark": None, **changes})
     with pytest.raises(error, match=message):
-        run_recipe(recipe, output=tmp_path / "run")
+        run_recipe(asked, output=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_samples_that_are_in_two_sets_are_refused(tmp_path):
+def test_samples_that_are_in_two_sets_are_refused(recipe, tmp_path):
     changes = {"data.calibration": {"source": "digits", "split": "test", "options": {"seed": 1}}}
     with pytest.raises(InputError, match=r"samples of data\.calibration are also in data\.test"):
-        run_recipe(read_recipe(RECIPE, changes), output=tmp_path / "run")
+        run_recipe(recipe(changes), output=tmp_path / "run")
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_a_folder_of_somebody_else_is_left_alone(recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds other things"):
-        run_recipe(read_recipe(RECIPE), output=tmp_path)
+        run_recipe(recipe(), output=tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_an_interrupted_run_leaves_the_earlier_result(tmp_path):
+def test_an_interrupted_run_leaves_the_earlier_result(recipe, tmp_path):
     output = tmp_path / "run"
     output.mkdir()
     (output / "card.json").write_text("the earlier one")
@@ -214,7 +196,7 @@ def test_an_interrupted_run_leaves_the_earlier_result(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(read_recipe(RECIPE), output=output, progress=interrupt)
+        run_recipe(recipe(), output=output, progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.state", "run"]  # the same run would go on
     assert (output / "card.json").read_text() == "the earlier one"
 
