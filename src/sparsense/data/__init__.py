@@ -3,6 +3,7 @@
 from sparsense.data import (  # each module registers its sources
     adbench,
     array_files,
+    breast_cancer,
     cifar10,
     colour32,
     digit_anomalies,
@@ -26,6 +27,7 @@ __all__ = [
     "Source",
     "adbench",
     "array_files",
+    "breast_cancer",
     "cifar10",
     "colour32",
     "digit_anomalies",
