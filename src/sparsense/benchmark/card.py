@@ -280,7 +280,8 @@ class StressRow(Row):
 class LatencyRow(Row):
     """One timed variant; `head` null is the plain forward pass. `ratio` is to the plain dense forward pass.
 
-    The baseline itself (dense, no head) has ratio 1 and the verdict `baseline`.
+    The baseline itself (dense, no head) has ratio 1 and the verdict `baseline`. `joules`: of the processors, per
+    sample, where they are counted.
     """
 
     variant: Variant
@@ -296,6 +297,7 @@ class LatencyRow(Row):
     verdict: Literal["baseline", "faster", "slower", "not distinguishable"]
     load_ms: Positive | None = None
     peak_bytes: Count | None = None
+    joules: Positive | None = None
 
 
 class Layer(Row):

@@ -83,26 +83,31 @@ def load_time_ms(model: Model, *, threads: int = 1, repeats: int = 5) -> float:
     return median(times)
 
 
-def peak_memory(model: Model, *, batch: int = 1, threads: int = 1) -> int | None:
-    """Bytes that loading a model and running it once add to the peak memory of a fresh process.
+def peak_memory(models: Sequence[Model], *, batch: int = 1, threads: int = 1) -> list[int | None]:
+    """Bytes that loading a model and running it once add to the peak memory of a process that has done nothing else.
 
     Returns:
-        None on systems that do not tell (only Linux and macOS do).
+        One number per model; None on systems that do not tell (only Linux and macOS do).
 
     Raises:
-        GraphError: The model cannot be run; with the reason.
+        GraphError: A model cannot be run; with the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx") if isinstance(model, bytes) else Path(model)
-        if isinstance(model, bytes):
-            path.write_bytes(model)
-        command = [sys.executable, "-m", "sparsense.benchmark.peak_memory", str(path), str(batch), str(threads)]
+        paths = [_on_disk(model, Path(folder, f"{index}.onnx")) for index, model in enumerate(models)]
+        command = [sys.executable, "-m", "sparsense.benchmark.peak_memory", str(batch), str(threads), *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise GraphError(f"measuring the memory of {path.name} at batch {batch} failed: {reason}")
-    peak: int | None = json.loads(done.stdout)
-    return peak
+        raise GraphError(f"measuring the memory of {len(paths)} model(s) at batch {batch} failed: {reason}")
+    peaks: list[int | None] = json.loads(done.stdout)
+    return peaks
+
+
+def _on_disk(model: Model, path: Path) -> Path:
+    if not isinstance(model, bytes):
+        return Path(model)
+    path.write_bytes(model)
+    return path
 
 
 def _session(model: Model, threads: int) -> ort.InferenceSession:

@@ -1,9 +1,11 @@
-"""Run as a program in a fresh process: the bytes that one model adds to the peak memory, as JSON."""
+"""Run as a program in a fresh process: the bytes that each of some models adds to the peak memory, as JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 from sparsense.benchmark.onnx_cost import onnx_call
@@ -22,13 +24,20 @@ def process_peak() -> int | None:
     return None
 
 
-def main(path: str, batch: str, threads: str) -> int | None:
-    """The growth of the peak while a model is loaded and run once."""
+def growth(path: str, batch: int, threads: int) -> int | None:
+    """By how much the peak grows while a model is loaded and run once."""
     before = process_peak()
-    onnx_call(path, batch=int(batch), threads=int(threads))()
+    onnx_call(path, batch=batch, threads=threads)()
     after = process_peak()
     return None if before is None or after is None else after - before
 
 
+def main(batch: int, threads: int, paths: Sequence[str]) -> list[int | None]:
+    """Of several models, each in a child of its own, which begins with the runtime loaded and no peak."""
+    context = get_context("fork" if "fork" in get_all_start_methods() else None)
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        return pool.starmap(growth, [(path, batch, threads) for path in paths], chunksize=1)
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:4])))
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])))

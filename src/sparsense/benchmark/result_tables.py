@@ -93,13 +93,17 @@ def own_task(card: Card) -> Table:
     return _stages(card, caption, ["accuracy", "ECE", "Brier", "NLL"], _classifier_quality)
 
 
+LATENCY = "head network batch threads median quartiles p99 samples/s ratio verdict load memory"
+
+
 def latency(card: Card) -> Table:
-    """Times and ratios."""
+    """Times and ratios; energy where the machine counted it."""
+    counted = any(row.joules is not None for row in card.latency)
     return Table(
         "Time per call in ms, and its ratio (with 95 % interval) to the plain dense forward pass in the same rounds. "
         "Quote the ratios: absolute times hold for this machine at this hour.",
-        ["head", "network", "batch", "threads", "median", "quartiles", "p99", "ratio", "verdict", "load", "memory"],
-        [_latency_row(row) for row in card.latency],
+        [*LATENCY.split(), *(["energy"] if counted else [])],
+        [_latency_row(row) + ([_energy(row)] if counted else []) for row in card.latency],
         labels=2,
     )
 
@@ -146,6 +150,10 @@ def _classifier_quality(row: AccuracyRow) -> list[str]:
     ]
 
 
+def _energy(row: LatencyRow) -> str:
+    return numbers.NONE if row.joules is None else f"{numbers.digits(1e3 * row.joules)}\N{NO-BREAK SPACE}mJ"
+
+
 def _latency_row(row: LatencyRow) -> list[str]:
     low, high = (numbers.digits(bound) for bound in row.quartiles_ms)
     ratio_low, ratio_high = (numbers.digits(bound) for bound in row.ratio_interval)
@@ -157,6 +165,7 @@ def _latency_row(row: LatencyRow) -> list[str]:
         numbers.digits(row.median_ms),
         f"{low} to {high}",
         numbers.digits(row.p99_ms),
+        numbers.digits(1e3 * row.batch / row.median_ms),
         numbers.ratio(row.ratio) + ("" if row.verdict == "baseline" else f" [{ratio_low}, {ratio_high}]"),
         row.verdict,
         numbers.NONE if row.load_ms is None else f"{numbers.digits(row.load_ms)}\N{NO-BREAK SPACE}ms",

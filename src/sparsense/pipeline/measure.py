@@ -21,8 +21,9 @@ from sparsense.benchmark.card import (
     ResultRow,
 )
 from sparsense.benchmark.classification import brier_score, expected_calibration_error, negative_log_likelihood
+from sparsense.benchmark.joules import joules_per_call
 from sparsense.benchmark.latency import Latency, compare_latency
-from sparsense.benchmark.onnx_cost import load_time_ms, onnx_call
+from sparsense.benchmark.onnx_cost import load_time_ms, onnx_call, peak_memory
 from sparsense.benchmark.uncertainty import Pair, compare, delong_p_value, estimate, wilson_interval
 from sparsense.data import Dataset
 from sparsense.networks.network import Network, example_input
@@ -182,12 +183,24 @@ def latency_rows(
             for key, content in files.items()
         }
         found = compare_latency(calls, rounds=section.rounds, seed=seed)
-        rows += [_latency(key, found["/".join(map(str, key))], batch, section.threads, loads[key]) for key in files]
+        peaks = peak_memory([*files.values()], batch=batch, threads=section.threads)
+        rows += [
+            _latency(key, found["/".join(map(str, key))], batch, section.threads).model_copy(
+                update={"load_ms": loads[key], "peak_bytes": peak, "joules": joules_per_sample(call, batch)}
+            )
+            for key, call, peak in zip(files, calls.values(), peaks, strict=True)
+        ]
     progress("measuring latency", len(section.batch_sizes), len(section.batch_sizes))
     return rows
 
 
-def _latency(key: Forward, found: Latency, batch: int, threads: int, load_ms: float) -> LatencyRow:
+def joules_per_sample(call: Callable[[], object], batch: int) -> float | None:
+    """Of a call with a whole batch."""
+    found = joules_per_call(call)
+    return None if not found else found / batch
+
+
+def _latency(key: Forward, found: Latency, batch: int, threads: int) -> LatencyRow:
     return LatencyRow(
         variant=key[0],  # type: ignore[arg-type]
         head=key[1],
@@ -200,7 +213,6 @@ def _latency(key: Forward, found: Latency, batch: int, threads: int, load_ms: fl
         ratio=found.ratio,
         ratio_interval=found.ratio_interval,
         verdict=found.verdict,
-        load_ms=load_ms,
     )
 
 
