@@ -52,7 +52,7 @@ prune: {structure: weight, pattern: "2:4", permute: true, ignore: [conv1]}
 prune: {sparsity: 0.6, scope: sensitivity}                   # every layer alone costs the same loss
 prune: {sparsity: 0.8, criterion: taylor, schedule: {name: iterative, steps: 4, epochs: 2}}
 prune: {structure: weight, sparsity: 0.8, search: {init: hydra, objective: adversarial}}   # no training of weights
-finetune: {epochs: 10, objective: {name: distillation, options: {temperature: 4.0}}}
+finetune: {epochs: 10, objective: {name: distillation, options: {temperature: 4.0, mix: 1.0}}}
 sensitivity: {loss: energy, record: energy.safetensors}      # with criterion: score_fisher
 ```
 """

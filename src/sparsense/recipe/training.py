@@ -38,6 +38,8 @@ class TrainingSection(Section):
     """Augmentations of images, applied in this order: `shift`, `flip`; outliers that are learnt from get the same."""
     objective: Annotated[ObjectiveSection, BareName] | None = None
     """What is made small; null: `cross_entropy` for classifiers, `reconstruction` for autoencoders."""
+    precision: Literal["32", "bf16"] = "32"
+    """`bf16` computes forward passes in bfloat16, which is faster on processors that know it; weights stay float32."""
 
 
 class ChosenTrainingSection(TrainingSection):
@@ -51,8 +53,6 @@ class ChosenTrainingSection(TrainingSection):
     are then not those of training on normal samples alone."""
     patience: Count | None = None
     """Epochs without a better one after which training ends; null: never before the last."""
-    precision: Literal["32", "bf16"] = "32"
-    """`bf16` computes forward passes in bfloat16, which is faster on processors that know it; weights stay float32."""
 
     @model_validator(mode="after")
     def _chosen_by_something(self) -> Self:

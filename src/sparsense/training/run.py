@@ -171,7 +171,8 @@ def make_training(
         context: What the objective may need besides.
     """
     context = context or Context(preprocessing=network.preprocessing)
-    return Training(module, *training_parts(network, dataset, section, seed=seed, context=context))
+    parts = training_parts(network, dataset, section, seed=seed, context=context)
+    return Training(module, *parts, engine=make_engine(precision=section.precision))
 
 
 def training_parts(

@@ -1,0 +1,23 @@
+"""The precision that a section of a recipe asks for is the one that is trained in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsense.recipe.training import TrainingSection
+from sparsense.training.run import make_training
+from tiny_classifier import tiny_data, tiny_network
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_forward_passes_are_of_the_asked_precision(precision: str, dtype: torch.dtype) -> None:
+    network = tiny_network()
+    seen: set[torch.dtype] = set()
+    for layer in network.module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    section = TrainingSection.model_validate({"epochs": 1, "precision": precision})
+    make_training(network, network.module, tiny_data("train", 40, seed=0), section, seed=0).epoch()
+    assert seen == {dtype}
+    assert all(parameter.dtype == torch.float32 for parameter in network.module.parameters())
