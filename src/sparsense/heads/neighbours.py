@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 
-CHUNK = 4096  # rows of the bank at once: memory is N x CHUNK instead of N x bank
+CHUNK = 8192  # rows of the bank at once: memory is N x CHUNK instead of N x bank
 LEAST = 1e-12  # a row of zeros has no direction
 
 
@@ -55,7 +55,7 @@ def nearest_row(op: Builder, rows: ir.Value, bank: NDArray[np.float64]) -> ir.Va
     The row itself is returned, as a distance worked out from inner products would keep few digits.
     """
     half_squares = np.float32(0.5) * np.square(bank).sum(1).astype(np.float32)
-    closeness = op.Sub(op.MatMul(rows, np.ascontiguousarray(bank.T, np.float32)), half_squares)
+    closeness = op.Gemm(rows, np.ascontiguousarray(bank.T, np.float32), -half_squares)
     return op.Gather(bank.astype(np.float32), op.ArgMax(closeness, axis=1, keepdims=0), axis=0)
 
 

@@ -26,7 +26,7 @@ class NeighbourGuidance(FeatureHead):
 
     Args:
         k: How many neighbours; 10 is published.
-        bank: Rows to keep; more fitting data than that is sampled.
+        bank: Rows to keep; more fitting data than that is sampled. Reading the bank is most of what the head costs.
         seed: Of the sample.
 
     Reference:
@@ -35,7 +35,7 @@ class NeighbourGuidance(FeatureHead):
 
     name = "nnguide"
 
-    def __init__(self, *, k: int = 10, bank: int = 5000, seed: int = 0) -> None:
+    def __init__(self, *, k: int = 10, bank: int = 2000, seed: int = 0) -> None:
         self.k, self.bank = at_least("k", k, 1), at_least("bank", bank, k)
         self.seed = at_least("seed", seed, 0)
 
