@@ -8,12 +8,17 @@ from torch import nn
 
 from sparsense.criteria import CRITERIA
 from sparsense.pruning.channels import prune_channels
-from sparsense.pruning.plan import ChannelOptions
+from sparsense.pruning.plan import comparing
 from sparsense.pruning.select import SCOPES, select
+from sparsense.pruning.sequence import SCOPES as SEQUENCES
 from sparsense.pruning.weights import unprotected
 from sparsense.recording.layers import layouts, prunable_weights
 from sparsense.recording.passes import Source, record_for, saliency_of
 
+CHANNEL_SCOPES = {
+    **{name: name for name in ("global", "block", "layer")},
+    "shares": lambda amount: {"stem": amount, "hidden": amount**2, "up": 0.5 * amount},
+}
 ZERO_IS_NOT_LEAST = {"random", "grasp"}  # random by nature; grasp is signed
 
 
@@ -58,6 +63,34 @@ def saliency(saliencies, request):
 
 
 every = pytest.mark.parametrize("name", list(CRITERIA))
+
+
+def test_all_that_is_promised_is_registered():
+    """One entry per criterion of the literature that the package names; new ones are added here."""
+    plain = {"random", "magnitude", "layer_adaptive_magnitude", "snip", "grasp", "synflow", "taylor", "obd", "fpgm"}
+    others = {"batch_norm_scale", "wanda", "crop", "score_fisher"}
+    assert set(CRITERIA) == plain | others | {"gate_taylor", "gate_crop", "gate_score_fisher"}
+    assert set(CHANNEL_SCOPES) == {*SEQUENCES, "shares"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("snip", {}), ("taylor", {}), ("taylor", {"order": 2}), ("crop", {}), ("grasp", {}),
+        ("gate_taylor", {"moment": "absolute"}), ("gate_crop", {}),
+    ],
+)  # fmt: skip
+def test_criteria_that_look_at_a_loss_may_look_at_a_score(name, options):
+    module, x = tiny(), torch.randn(12, 2, 4, 4, generator=torch.Generator().manual_seed(4))
+    labels = torch.arange(12) % 3
+    by_class, by_score = (saliency_of(module, name, Source(x, labels, loss=loss), **options)
+                          for loss in ("cross_entropy", "energy"))  # fmt: skip
+    for key, values in by_score.items():
+        assert torch.isfinite(values).all()
+        assert (values >= 0).all()
+        assert not torch.allclose(values, by_class[key], rtol=1e-3, atol=0)
+    without_labels = saliency_of(module, name, Source(x, None, loss="energy"), **options)
+    assert all(torch.equal(values, by_score[key]) for key, values in without_labels.items())
 
 
 @every
@@ -113,10 +146,10 @@ def test_the_asked_sparsity_of_weights_is_reached(name, saliency, scope):
 
 
 @every
-@pytest.mark.parametrize("scope", ["global", "block", "layer"])
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
 def test_the_asked_sparsity_of_channels_is_reached(name, saliency, scope):
-    options = ChannelOptions(count="producers" if CRITERIA[name].filters else "both")
-    report = prune_channels(tiny(), torch.randn(2, 2, 4, 4), saliency, sparsity=0.4, scope=scope, options=options)
+    x = torch.randn(2, 2, 4, 4)
+    report = prune_channels(tiny(), x, saliency, sparsity=0.4, scope=CHANNEL_SCOPES[scope], options=comparing(name))
     assert 0.4 <= report.reached < 0.7
     assert report.proof < 1e-5
     assert report.after.parameters < report.before.parameters

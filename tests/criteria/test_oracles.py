@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from sparsense.criteria import CRITERIA
 from sparsense.errors import InputError
+from sparsense.pruning.channels import channel_groups
+from sparsense.pruning.grouping import left_alone
+from sparsense.pruning.plan import ChannelOptions, comparing, unit_saliency
 from sparsense.recording.flow import record_flow, record_norm_scales
 from sparsense.recording.hessian import record_hessian_diagonal, record_hessian_gradient
 from sparsense.recording.layers import Layout, prunable_weights
@@ -160,6 +163,38 @@ def test_grasp_removes_what_raises_the_gradient_norm(problem):
         slopes.append((norms[1] - norms[0]) / (2 * step))  # shrinking the weight
     assert int(np.argmax(slopes)) == int(saliency.argmin())
     assert int(np.argmin(slopes)) == int(saliency.argmax())
+
+
+def test_grasp_compares_channels_by_what_their_weights_do_to_the_gradient_norm_on_average(problem):
+    """Brute force: all weights that go with a channel are made smaller at once, on both sides of it."""
+    _, inputs, labels = problem
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 2, bias=False), nn.Tanh(), nn.Conv2d(4, 6, 2, bias=False), nn.Tanh(), nn.Flatten(),
+        nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 3),
+    ).double().eval()  # fmt: skip
+    weights, options = prunable_weights(module), comparing("grasp")
+    saliency = saliency_of(module, "grasp", Source(inputs, labels))
+    flat = torch.cat([weight.flatten() for weight in weights.values()])
+    starts = dict(zip(weights, [0, *itertools.accumulate(w.numel() for w in weights.values())], strict=False))
+    ours, brute = [], []
+    for group in channel_groups(module, inputs, ChannelOptions()):
+        if left_alone(group):
+            continue
+        ours += unit_saliency(module, group, saliency, options).tolist()
+        for unit in range(group.units):
+            gone = torch.zeros(len(flat), dtype=torch.bool)
+            for side, units in group.unit_of.items():
+                weight = weights[f"{side.layer}.weight"]
+                hit = torch.zeros(weight.shape, dtype=torch.bool)
+                hit.movedim(0 if side.side == "out" else 1, 0)[units == unit] = True
+                start = starts[f"{side.layer}.weight"]
+                gone[start : start + weight.numel()] |= hit.flatten()
+            norms = [_gradient_norm(module, inputs, labels, torch.where(gone, flat * f, flat)) for f in (1.001, 0.999)]
+            brute.append((norms[0] - norms[1]) / 0.002 / 2 / int(gone.sum()))
+    assert len(ours) == 15
+    offsets = torch.tensor(ours) - torch.tensor(brute)
+    close(offsets, torch.full((15,), float(offsets[0])), rtol=0, atol=1e-4 * float(torch.tensor(brute).abs().max()))
 
 
 def _gradient_norm(module, inputs, labels, flat):

@@ -362,8 +362,57 @@ def test_early_crop_waits_for_the_weights_to_slow_down():
         "prune.schedule": {"name": "early_crop", "dense_epochs": 9, "steps": 2, "epochs": 0},
     }  # fmt: skip
     jobs.pruned(changes, progress=lambda what, done, of: told.append((what, done, of)))
+    assert [(done, of) for what, done, of in told if what == "pruning"] == [(1, 2), (2, 2)]
     epochs = [done / (of / 9) for what, done, of in told if what == "training the dense network"]
     assert 3 <= max(epochs) < 9  # it needs three epochs to see two distances; such a learning rate slows down at once
+
+
+@pytest.mark.parametrize(("schedule", "first"), [("crop_it", 0.4), ("early_crop", 0.25)])
+def test_small_targets_are_reached_at_once_or_from_a_quarter_on(schedule, first):
+    """Published so: CroP-it begins at a half, EarlyCroP at a quarter where less than a half is asked."""
+    from sparsense.pipeline.steps import journey
+
+    changes = {
+        **WEIGHTS, "prune.sparsity": 0.4, "finetune": {"epochs": 1, "batch_size": 160},
+        "prune.schedule": {"name": schedule, "steps": 2, "epochs": 0, "dense_epochs": 1},
+    }  # fmt: skip
+    seen = []
+    with jobs.job(changes) as job:
+        job.scorer.saliency = watching(job.scorer.saliency, seen)
+        assert journey(job, 0.4, None).now.reached == pytest.approx(0.4, abs=1e-4)
+    assert seen == pytest.approx([0, first], abs=1e-3)  # as the network was before each step
+
+
+def watching(saliency, seen):
+    def watched(network):
+        weights = [weight for name, weight in prunable_weights(network.module).items() if name != "fc.weight"]
+        seen.append(sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights))
+        return saliency(network)
+
+    return watched
+
+
+# Exact compaction
+
+
+def test_channels_that_masks_have_emptied_go_at_the_end_and_nothing_changes():
+    changes = {**WEIGHTS, **jobs.FINE_TUNING, "prune.sparsity": 0.97}
+    masked, compacted = jobs.pruned(changes), jobs.pruned({**changes, "prune.compact": True})
+    before, after = cost(masked.network), cost(compacted.network)
+    assert after.parameters < before.parameters
+    x = torch.rand(3, *masked.network.input_shape)
+    torch.testing.assert_close(compacted.network.module(x), masked.network.module(x), rtol=1e-5, atol=1e-5)
+    [note] = compacted.notes
+    gone = sum(widths(masked).values()) - sum(widths(compacted).values())
+    assert note.startswith(f"{gone} dead channels were removed, and with them ")
+    assert f"{1 - after.multiply_adds / before.multiply_adds:.1%} of the multiply-adds" in note
+    assert compacted.row.reached["sparsity"] == masked.row.reached["sparsity"]
+    assert compacted.row.reached["bytes"] > masked.row.reached["bytes"]
+
+
+def test_compacting_is_for_masks():
+    with pytest.raises(RecipeError, match="compact removes channels that masks have emptied"):
+        jobs.recipe({"prune.compact": True})
 
 
 # Learnt masks

@@ -59,4 +59,40 @@ class FeaturePyramid(nn.Module):
         return self.out(merged.relu()).mean((2, 3))
 
 
-MORE = {"option_a": option_a, "bottleneck": Bottleneck, "inception": Inception, "feature_pyramid": FeaturePyramid}
+class WindowAttention(nn.Module):
+    """Shifted windows: rolled, cut into windows of 2 x 2, attention with a bias per place, put together again."""
+
+    def __init__(self, width=8, heads=2):
+        super().__init__()
+        self.heads, self.norm = heads, nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.bias = nn.Parameter(torch.zeros(heads, 4, 4))
+        self.up, self.down = nn.Linear(width, 16), nn.Linear(16, width)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        y = torch.roll(self.norm(x), (-1, -1), (1, 2)).view(n, h // 2, 2, w // 2, 2, c)
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        q, k, v = self.qkv(y).reshape(len(y), 4, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        y = ((q @ k.transpose(-2, -1) * (c // self.heads) ** -0.5 + self.bias).softmax(-1) @ v).transpose(1, 2)
+        y = self.proj(y.reshape(-1, 4, c)).view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5)
+        x = x + torch.roll(y.reshape(n, h, w, c), (1, 1), (1, 2))
+        return x + self.down(nn.functional.gelu(self.up(x)))
+
+
+class Swin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.block, self.head = nn.Conv2d(3, 8, 2, 2), WindowAttention(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.block(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+MORE = {
+    "option_a": option_a,
+    "bottleneck": Bottleneck,
+    "inception": Inception,
+    "feature_pyramid": FeaturePyramid,
+    "swin": Swin,
+}

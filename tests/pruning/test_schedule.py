@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsense.errors import InputError
-from sparsense.pruning.schedule import SCHEDULES, EarlyTrigger, cubic, exponential, halving
+from sparsense.pruning.schedule import SCHEDULES, EarlyTrigger, cubic, early_halving, exponential, halving
 
 
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 0.999), st.integers(1, 50))
@@ -26,6 +26,9 @@ def test_closed_forms():
     assert cubic(0.8, 4)[1] == pytest.approx(0.8 * (1 - 0.5**3))
     assert halving(0.9, 4) == pytest.approx([0.5, 0.7, 0.8, 0.9])
     assert halving(0.3, 3) == [0.3, 0.3, 0.3]
+    assert early_halving(0.9, 4) == halving(0.9, 4)
+    assert early_halving(0.5, 4) == pytest.approx([0.25, 0.375, 0.4375, 0.5])  # published: it begins at a quarter
+    assert early_halving(0.2, 3) == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize(

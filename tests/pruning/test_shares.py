@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from sparsense.criteria import CRITERIA
-from sparsense.errors import InputError
+from sparsense.errors import InputError, UnsupportedLayerError
 from sparsense.pruning.analysis import Curve, channel_curves, equal_harm, weight_curves
 from sparsense.pruning.channels import channel_groups, prune_channel_shares, prune_channels
 from sparsense.pruning.grouping import left_alone
@@ -178,3 +178,16 @@ def test_delicate_layers_lose_less():
     shares = equal_harm([robust, delicate], 1.0)
     assert all(shares(a)["robust"] >= shares(a)["delicate"] for a in (0.1, 0.3, 0.5, 0.9))
     assert shares(0.4)["delicate"] < 0.3 < shares(0.4)["robust"]
+
+
+def test_groups_that_only_a_trial_shows_to_be_stuck_have_no_curve():
+    module, x = families.make("transformer_fused")
+
+    def curves(unsupported):
+        options = ChannelOptions(unsupported=unsupported)
+        return list(channel_curves(module, x, magnitude(module), lambda _: (0.0, None), options=options, ratios=(0.5,)))
+
+    assert "up" in [curve.name for curve in curves("keep")]
+    assert "attention.qkv" not in [curve.name for curve in curves("keep")]
+    with pytest.raises(UnsupportedLayerError, match=r"to leave its group alone, ignore 'attention\.qkv'"):
+        curves("raise")

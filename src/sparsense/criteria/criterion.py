@@ -26,7 +26,8 @@ class Criterion:
     """A pure function `(weights, record, /, **options) -> saliency`, with what one must know to use it.
 
     The saliency has the names and shapes of the weights, is finite, `>= 0`, and higher = keep. Summed over the
-    weights of a channel it is the saliency of the channel, so every criterion serves both structures.
+    weights of a channel (of a signed criterion: their mean) it is the saliency of the channel, so every criterion
+    serves both structures.
 
     Args:
         name: The name in `CRITERIA`.
@@ -34,6 +35,7 @@ class Criterion:
         needs: Moments that the record must hold; `sparsense.recording.passes` knows the pass that gives each.
         gates: Gate moments that the record must hold.
         filters: It judges whole output channels, so it takes the option `layouts` (how channels lie in weights).
+        signed: Its saliency is a signed number moved up to 0, of which only the order says something.
         advice: When it is sensible, in one line.
     """
 
@@ -42,6 +44,7 @@ class Criterion:
     needs: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
     filters: bool = False
+    signed: bool = False
     advice: str = ""
 
     def __call__(self, weights: Weights, record: SensitivityRecord | None = None, /, **options: Any) -> Saliency:
@@ -73,12 +76,13 @@ def criterion(
     needs: tuple[str, ...] = (),
     gates: tuple[str, ...] = (),
     filters: bool = False,
+    signed: bool = False,
     advice: str,
 ) -> Callable[[Function], Function]:
     """Register a pure function as the criterion `name`."""
 
     def register(function: Function) -> Function:
-        CRITERIA.add(name, Criterion(name, function, needs, gates, filters, advice))
+        CRITERIA.add(name, Criterion(name, function, needs, gates, filters, signed, advice))
         return function
 
     return register

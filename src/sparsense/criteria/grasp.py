@@ -11,6 +11,7 @@ from sparsense.sensitivity import SensitivityRecord
 @criterion(
     "grasp",
     needs=("hessian_gradient",),
+    signed=True,
     advice="Only for networks at initialisation, globally: it destroys a trained network (30 % of the weights of a "
     "ResNet-20 take its accuracy from 91 % to 13 %).",
 )
@@ -19,7 +20,8 @@ def grasp(weights: Weights, record: SensitivityRecord, /) -> Saliency:
 
     Removing weight j changes |g|^2 by -2 w_j (H g)_j to first order; the paper removes the weights with the
     highest -w (H g). The shift makes the signed score `>= 0` and keeps its order, so a zero weight is not the
-    least salient one. Record with temperature 200 as in the paper.
+    least salient one. Record with temperature 200 as in the paper. Channels, of which the paper does not speak, are
+    compared by the mean of their weights, so that the shift does not count (`sparsense.pruning.plan.comparing`).
 
     Args:
         weights: Parameter name -> weight.

@@ -10,14 +10,13 @@ from typing import cast
 
 from torch import Tensor
 
-from sparsense.criteria import CRITERIA
 from sparsense.networks.network import Network, example_input
 from sparsense.pipeline.masks import step_mask
 from sparsense.pruning.channels import channel_groups, prune_channel_shares, prune_channels
 from sparsense.pruning.groups import Removal
 from sparsense.pruning.heads import prune_heads
 from sparsense.pruning.mask import Mask
-from sparsense.pruning.plan import ChannelOptions
+from sparsense.pruning.plan import ChannelOptions, comparing
 from sparsense.pruning.sequence import ChannelScope
 from sparsense.pruning.shares import Shares
 from sparsense.recipe.prune import PruneSection
@@ -79,9 +78,9 @@ def cut(before: Cut, saliency: Mapping[str, Tensor], asked: Asked, share: float)
 def channel_options(section: PruneSection, least: Mapping[str, int] | None = None) -> ChannelOptions:
     """What the engine is told about channels."""
     in_time = section.speedup is not None or section.milliseconds is not None
-    return ChannelOptions(
+    return comparing(
+        section.criterion,
         measure=section.measure or "channels",
-        count="producers" if CRITERIA[section.criterion].filters else "both",
         floor=section.floor,
         least=least or {},
         round_to=section.round_to or (FAST_WIDTHS if in_time else 1),

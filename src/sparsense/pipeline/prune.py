@@ -15,6 +15,7 @@ from sparsense.networks.network import Network, example_input
 from sparsense.pipeline.alignment_facts import read_facts, write_facts
 from sparsense.pipeline.amount import amount_for_time, as_share
 from sparsense.pipeline.analysis import analysed
+from sparsense.pipeline.compacting import compacted
 from sparsense.pipeline.cuts import FAST_WIDTHS, Asked, Cut, cut, least_units
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
@@ -76,13 +77,15 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
         job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module), until=watch_of_sweep)
         network.remembered = remembered(training)
         stage("fine-tuned", network)
+    network, told = compacted(job, network)
+    notes += told
     shipped, told = padded_for_export(job, network, watch)
     notes += told
     latency = _latency(job, shipped)
     if job.section.at_most is not None and share == 0:
         notes.append("Nothing had to go: the dense network is as small as asked.")
     notes += [f"Left alone, as it cannot be cut: {reason}." for reason in found.now.left_alone]
-    return Pruned(network, shipped, pruning_row(job, found.now, latency), notes)
+    return Pruned(network, shipped, pruning_row(job, replace(found.now, network=network), latency), notes)
 
 
 def _shares(job: Job) -> Shares | None:

@@ -15,7 +15,7 @@ from sparsense.pruning.shares import Shares
 from sparsense.pruning.surgery import cut_
 from sparsense.recipe.training import TrainingSection
 
-PUBLISHED = {"iterative": "exponential", "crop_it": "halving", "early_crop": "halving"}
+PUBLISHED = {"iterative": "exponential", "crop_it": "halving", "early_crop": "early_halving"}
 """Schedules under the names that a recipe knows them by."""
 
 

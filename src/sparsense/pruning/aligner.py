@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.criteria import CRITERIA
-from sparsense.pruning.blame import tried
-from sparsense.pruning.channels import channel_groups
+from sparsense.pruning.channels import channel_groups, tried_groups
 from sparsense.pruning.grouping import left_alone, widths
 from sparsense.pruning.groups import ChannelGroup, Removal, Side, merged
 from sparsense.pruning.grow import Growth, grow_, growth_of, why_not_grow
@@ -28,6 +27,7 @@ Measure = Callable[[Mapping[str, nn.Module]], Mapping[str, float]]
 
 What = Literal["padded", "rounded down"]
 WHATS: tuple[What, ...] = ("padded", "rounded down")
+KEEP = ChannelOptions(unsupported="keep")
 
 
 class Way(NamedTuple):
@@ -96,8 +96,7 @@ class Aligner:
     ) -> None:
         self.module, self.example_input, self.measure = module, example_input, measure
         self.saliency = saliency or CRITERIA["magnitude"](prunable_weights(module))
-        # What only a trial shows to be coupled (shuffled channels, heads) cannot be padded either.
-        free = _free(tried(module, self._groups(module), example_input))
+        free = _free(tried_groups(module, example_input, KEEP))  # what cannot be cut cannot be padded either
         self.groups = sorted(free, key=lambda group: -_weights(module, group))
 
     def everywhere(self, multiples: Sequence[int], exact: bool) -> dict[str, Ways]:
@@ -146,7 +145,7 @@ class Aligner:
         padded = {name: way.multiple for name, way in ways.items() if way.what == "padded"}
         if not padded:
             return smaller, error
-        groups = _free(self._groups(smaller)) if removal else self.groups
+        groups = _free(channel_groups(smaller, self.example_input, KEEP)) if removal else self.groups
         growths = [growth_of(group, -group.units % units_per_multiple(group, padded[group.name]))
                    for group in groups if group.name in padded]  # fmt: skip
         larger = copy_of(smaller)
@@ -164,9 +163,6 @@ class Aligner:
                 gone[least(values, surplus)] = True
                 removals.append(group.removed_channels(gone))
         return merged(removals)
-
-    def _groups(self, module: nn.Module) -> list[ChannelGroup]:
-        return channel_groups(module, self.example_input, ChannelOptions(unsupported="keep"))
 
 
 def _free(groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparsense.errors import InputError
-from sparsense.pruning.channels import channel_groups
+from sparsense.pruning.channels import tried_groups
 from sparsense.pruning.grouping import left_alone
 from sparsense.pruning.groups import ChannelGroup
 from sparsense.pruning.plan import ChannelOptions, plan_of, unit_saliency
@@ -103,7 +103,7 @@ def channel_curves(
         known: Curves that need not be measured again.
     """
     _check(ratios)
-    for group in channel_groups(module, example_input, options):
+    for group in tried_groups(module, example_input, options):
         if left_alone(group):
             continue
         order = order_of(group, unit_saliency(module, group, saliency, options))

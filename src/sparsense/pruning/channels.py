@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from sparsense.errors import InputError, UnsupportedLayerError
-from sparsense.pruning.blame import blamed
+from sparsense.pruning.blame import blamed, tried
 from sparsense.pruning.budget import Budget, budget_of
 from sparsense.pruning.cost import measure_cost, measure_positions
 from sparsense.pruning.grouping import (
@@ -169,6 +169,23 @@ def channel_groups(module: nn.Module, example_input: Example, options: ChannelOp
     if options.unsupported == "raise":
         refuse_cut_off(module, cut_off)
     groups = groups_of(module, units, stays)
+    _raise_refused(groups, options)
+    return groups
+
+
+def tried_groups(module: nn.Module, example_input: Example, options: ChannelOptions = DEFAULTS) -> list[ChannelGroup]:
+    """The same; what only a trial shows to be stuck (shuffled channels, a cut into heads) is refused, too.
+
+    Args:
+        module: As for `channel_groups`.
+        example_input: As for `channel_groups`.
+        options: As for `channel_groups`.
+
+    Raises:
+        UnsupportedLayerError: As `channel_groups`.
+        InputError: As `channel_groups`.
+    """
+    groups = tried(module, channel_groups(module, example_input, options), example_input)
     _raise_refused(groups, options)
     return groups
 

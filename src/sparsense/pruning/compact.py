@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sparsense.errors import UnsupportedLayerError
 from sparsense.pruning.axes import is_depthwise
 from sparsense.pruning.channels import channel_groups
 from sparsense.pruning.cost import Cost, measure_cost
@@ -53,7 +54,7 @@ def compact(module: nn.Module, example_input: Example) -> Compaction:
         example_input: One batch (or a tuple of arguments), reaching every layer.
 
     Raises:
-        UnsupportedLayerError: The network cannot be traced.
+        UnsupportedLayerError: The network cannot be traced, or gives outputs with which nothing can be proved.
     """
     smaller, removed = copy_of(module), dict[str, int]()
     while True:
@@ -62,7 +63,10 @@ def compact(module: nn.Module, example_input: Example) -> Compaction:
         if not removal:
             break
         cut_(smaller, removal)
-    proof = same_outputs(module, smaller, example_input)
+    try:
+        proof = same_outputs(module, smaller, example_input)
+    except DisproofError as error:
+        raise UnsupportedLayerError(error.layer, error.kind, error.reason) from error
     return Compaction(
         smaller, removed, measure_cost(module, example_input), measure_cost(smaller, example_input), proof
     )

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sparsense.pruning.blame import tried
 from sparsense.pruning.budget import budget_of
-from sparsense.pruning.channels import channel_groups
+from sparsense.pruning.channels import tried_groups
 from sparsense.pruning.cost import Cost, measure_cost, measure_positions
 from sparsense.pruning.grouping import Element, Stays, left_alone
 from sparsense.pruning.heads import find_attention
@@ -80,10 +79,10 @@ def dry_run(module: nn.Module, example_input: Example, *, ignore: Ignore = ()) -
         UnsupportedLayerError: The network cannot be traced at all.
         InputError: An entry of `ignore` matches nothing.
     """
-    groups = channel_groups(module, example_input, ChannelOptions(ignore=ignore, unsupported="keep"))
+    groups = tried_groups(module, example_input, ChannelOptions(ignore=ignore, unsupported="keep"))
     budget = budget_of(module, groups, measure_positions(module, example_input))
     rows = []
-    for group in tried(module, groups, example_input):
+    for group in groups:
         half = group.removed_channels(torch.arange(group.units) < group.units // 2)
         rows.append(
             DryRow(

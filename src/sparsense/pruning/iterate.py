@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from sparsense.criteria import CRITERIA
 from sparsense.errors import InputError
 from sparsense.pruning.channels import prune_channels
 from sparsense.pruning.mask import Mask
-from sparsense.pruning.plan import ChannelOptions
+from sparsense.pruning.plan import ChannelOptions, comparing
 from sparsense.pruning.protect import Example, Ignore
 from sparsense.pruning.report import PruneReport
 from sparsense.pruning.select import Scope, select
@@ -99,14 +99,13 @@ def cut_in_steps(
         scoring: Makes the saliency in every step.
         sparsities: Shares of the *first* network that are gone after each step; must grow.
         scope: See `prune_channels`.
-        options: See `prune_channels`; `count` is set to what the criterion needs when left out.
+        options: See `prune_channels`; what suits the criterion when left out.
         between: Called with the smaller network after every step; may train it in place.
 
     Returns:
         One report per step; the last one has the network.
     """
-    count: Literal["both", "producers"] = "producers" if CRITERIA[scoring.criterion].filters else "both"
-    options = ChannelOptions(count=count) if options is None else options
+    options = comparing(scoring.criterion) if options is None else options
     reports: list[PruneReport] = []
     left = 1.0
     for sparsity in sparsities:

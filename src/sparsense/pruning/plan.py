@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sparsense.criteria import CRITERIA
 from sparsense.errors import InputError
 from sparsense.pruning.axes import along, axes_of, tensor_of
 from sparsense.pruning.budget import Budget, Measure, check_measure
@@ -65,6 +66,19 @@ class ChannelOptions:
             raise InputError(f"round_to must be at least 1; got {self.round_to}")
         if self.floor is not None and not 0 <= self.floor <= 1:
             raise InputError(f"floor is a share of units and must lie in [0, 1]; got {self.floor}")
+
+
+def comparing(criterion: str, **options: Any) -> ChannelOptions:
+    """The options that suit a criterion, and others by name.
+
+    A signed criterion has no zero of its own, only an order: a sum over a channel would count its arbitrary zero once
+    per weight, and dividing by the group's mean would divide by it. So its channels are compared by their mean.
+    """
+    entry = CRITERIA[criterion]
+    suited: dict[str, Any] = {"count": "producers" if entry.filters else "both"}
+    if entry.signed:
+        suited |= {"reduce": "mean", "normalise": "none"}
+    return ChannelOptions(**suited | options)
 
 
 def unit_saliency(

@@ -71,14 +71,29 @@ def cosine(sparsity: float, steps: int) -> list[float]:
 def halving(sparsity: float, steps: int) -> list[float]:
     """The distance to the target halves: s_i = s - (s - 0.5) 0.5^i for i = 0, 1, ..., then s, as CroP-it does.
 
-    A target of at most 0.5 is reached at once.
+    Published with 7 steps. A target of at most 0.5 is reached at once.
 
     Reference:
         Rachwan et al., ICML 2022, arXiv:2206.10451.
     """
-    _check(sparsity, steps)
-    start = min(0.5, sparsity)
-    return _ending(sparsity, [sparsity - (sparsity - start) * 0.5**i for i in range(steps)])
+    return _halving(sparsity, steps, 0.5)
+
+
+@SCHEDULES.register("early_halving")
+def early_halving(sparsity: float, steps: int) -> list[float]:
+    """The same, beginning at 0.25 for targets of at most 0.5, as EarlyCroP does.
+
+    Published with 100 steps for weights; for channels its code goes to the target at once, which 1 step does here. A
+    target of at most 0.25 is reached at once.
+
+    Example:
+        >>> early_halving(0.5, 3), early_halving(0.9, 2)
+        ([0.25, 0.375, 0.5], [0.5, 0.9])
+
+    Reference:
+        Rachwan et al., ICML 2022, arXiv:2206.10451.
+    """
+    return _halving(sparsity, steps, 0.5 if sparsity > 0.5 else 0.25)
 
 
 @dataclass
@@ -149,6 +164,12 @@ def _check(sparsity: float, steps: int) -> None:
         raise InputError(f"sparsity must lie in [0, 1); got {sparsity}")
     if steps < 1:
         raise InputError(f"a schedule needs at least 1 step; got {steps}")
+
+
+def _halving(sparsity: float, steps: int, start: float) -> list[float]:
+    _check(sparsity, steps)
+    start = min(start, sparsity)
+    return _ending(sparsity, [sparsity - (sparsity - start) * 0.5**i for i in range(steps)])
 
 
 def _ending(sparsity: float, sequence: list[float]) -> list[float]:
