@@ -118,8 +118,6 @@ def test_the_sweep_of_the_digits_ends_with_a_frontier(tmp_path):
 
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs sparsense[ray]")
-    importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'sparsense[ray]'"
-)
 
 
 @needs_ray
