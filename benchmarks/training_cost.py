@@ -4,20 +4,24 @@ python benchmarks/training_cost.py                       # published autoencoder
 python benchmarks/training_cost.py --steps 4 --rounds 12 --networks autoencoder
 
 Every round trains each objective's own copy of a network for one epoch of --steps batches, forward, backward and
-optimiser, in a random order that the next round reverses; ratios are taken within a round. An objective with outliers
-is held against energy fine-tuning, which passes the same samples and outliers; cross entropy passes half of them.
+optimiser, in a random order that the next round reverses; ratios are taken within a round. Times are those of the
+processor, of all threads together: what others do on the machine is not counted. An objective with outliers is held
+against energy fine-tuning, which passes the same samples and outliers; cross entropy passes half of them.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import process_time
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sparsense.benchmark.latency import compare_latency
+from sparsense.benchmark.latency import median_interval
 from sparsense.benchmark.machine import this_machine
 from sparsense.networks import load_network
 from sparsense.training.batches import Batches
@@ -60,10 +64,12 @@ def main() -> None:
         asked = {key: how for key, how in objectives.items() if options.objectives is None or key in options.objectives}
         calls = {key: epochs(source, shape, how, options) for key, how in asked.items()}
         baseline = next(iter(calls))
-        for key, cost in compare_latency(calls, rounds=options.rounds, warmup=1).items():
-            low, high = cost.ratio_interval
-            per_sample = cost.median_ms / (options.steps * options.batch_size)
-            ratio = f"{cost.ratio:.2f} [{low:.2f}, {high:.2f}]"
+        times = measured(calls, options.rounds)
+        for key, taken in times.items():
+            ratios = taken / times[baseline]
+            low, high = median_interval(ratios)
+            per_sample = 1e3 * float(np.median(taken)) / (options.steps * options.batch_size)
+            ratio = f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
             print(f"| {source} | {key} | {per_sample:.2f} | {baseline} | {ratio} | {AIMS.get(key, '')} |", flush=True)
 
 
@@ -76,6 +82,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
+
+
+def measured(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Processor seconds of every call, `[rounds]` each."""
+    random, order = np.random.default_rng(0), list(calls)
+    times = {name: np.empty(rounds) for name in calls}
+    for row in range(rounds):
+        order = order[::-1] if row % 2 else random.permutation(list(calls)).tolist()
+        for name in order:
+            start = process_time()
+            calls[name]()
+            times[name][row] = process_time() - start
+    return times
 
 
 def epochs(
