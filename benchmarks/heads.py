@@ -15,6 +15,7 @@ calibrated anew. What a head costs is measured by `head_cost.py`.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -59,7 +60,11 @@ def main() -> None:
         sets |= {key: part.subset(options.samples) for key, part in strange(name, root).items()}
         for removed in options.removed:
             file = Path(options.keep) / f"{name}-{removed:.0%}.safetensors" if options.keep else None
-            network = smaller(dense, removed, pool, epochs=options.epochs, file=file) if removed else dense
+            network = (
+                smaller(dense, removed, pool, epochs=options.epochs, round_to=options.round_to, file=file)
+                if removed
+                else dense
+            )
             print(header(f"{name}, {removed:.0%} of the multiply-adds removed", network, sets, draws), flush=True)
             table = {}
             for head, scores in scores_of(network, options.heads, draws, sets):
@@ -81,6 +86,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--removed", type=float, nargs="+", default=[0.0], help="shares of the multiply-adds")
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning a pruned network")
+    parser.add_argument("--round-to", type=int, default=1, help="widths of a pruned network are multiples of it")
     parser.add_argument("--keep", help="folder for the pruned networks, which are read from there the next time")
     parser.add_argument("--data-root", help="default: the environment variable SPARSENSE_DATA")
     parser.add_argument("--seeds", type=int, default=3, help="draws of fitting data")
@@ -111,7 +117,7 @@ def halves(held_out: Dataset, samples: int) -> Sets:
 
 def head_of(text: str) -> Head:
     """`NAME OPTION=VALUE ...`, values as in a recipe."""
-    name, *pairs = text.split()
+    name, *pairs = re.split(r" (?=\w+=)", text)
     return make_head(name, {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)})
 
 
