@@ -127,7 +127,7 @@ def in_slices(model: ir.Model) -> Callable[[Array], object]:
 def row(name: str, model: ir.Model, plain: ir.Model, found: dict[int, dict[str, Latency]]) -> dict[str, Any]:
     return {
         "head": name,
-        "aim": None if head_of(name).differentiates else AIMS.get(name, GRADIENT_FREE),
+        "aim": None if head_of(name).differentiates else AIMS.get(name.split()[0], GRADIENT_FREE),
         "ratio": {batch: [taken[name].ratio, *taken[name].ratio_interval] for batch, taken in found.items()},
         "plain_ms": {batch: taken["plain"].median_ms for batch, taken in found.items()},
         "nodes": len(list(model.graph)) - len(list(plain.graph)),

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import yaml
 from cards import save_card
+from heads_overview import overview
 from smaller import smaller
 
 from networks import NETWORKS, Case, folder, known, load, strange
@@ -72,6 +73,7 @@ def main() -> None:
                 print(line(head, table[head]), flush=True)
                 rows.append({"network": name, "removed": removed, "head": head, "found": table[head]})
             print(verdict(table), flush=True)
+    print(f"\n{overview(rows)}")
     save_card(options, rows)
 
 
