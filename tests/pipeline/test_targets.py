@@ -280,7 +280,7 @@ def test_patterns_of_weights():
     }
     assert follows_n_of_m(Mask(kept), n=2, m=4, layouts=layouts(module))
     assert sum(int(keep.sum()) for keep in kept.values()) == sum(keep.numel() for keep in kept.values()) / 2
-    with pytest.raises(InputError, match=r"'conv1\.weight' has 1; ignore this layer"):
+    with pytest.raises(InputError, match=r"'conv1\.weight' has 1; ignore 'conv1'"):
         jobs.pruned({**WEIGHTS, "prune.pattern": "2:4"})
     blocks = jobs.pruned({**WEIGHTS, "prune.pattern": "4x4", "prune.sparsity": 0.5})
     assert 0.49 < blocks.row.reached["sparsity"] <= 0.5

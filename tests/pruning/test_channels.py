@@ -246,7 +246,8 @@ def test_groups_name_what_is_coupled():
     ("options", "sparsity", "message"),
     [
         ({}, 1.0, r"sparsity must lie in \[0, 1\); got 1.0"),
-        ({"floor": 0.9}, 0.5, r"sparsity 0.5 of channels cannot be reached: at most 0\.\d+ can go"),
+        ({"floor": 0.9}, 0.5, r"sparsity 0.5 of channels cannot be reached: at most 0\.\d+ can go.*lower the floor"),
+        ({"round_to": 64}, 0.5, r"at most 0 can go .*; round_to 64 leaves layers of at most 64 channels as they are"),
         ({"ignore": ["*"]}, 0.5, "no channel of the network can be removed: 0: 0 is ignored"),
         ({"ignore": ["conv9"]}, 0.5, "'conv9' matches no layer"),
     ],

@@ -6,6 +6,7 @@ from families import make
 from torch import nn
 
 from sparsense.criteria import CRITERIA
+from sparsense.errors import UnsupportedLayerError
 from sparsense.pruning.compact import compact
 from sparsense.pruning.cost import measure_cost
 from sparsense.pruning.weights import select_weights
@@ -112,3 +113,12 @@ def test_one_empty_branch_of_a_sum_is_not_a_dead_channel():
     module[1].conv2.weight[3] = 0
     module[1].norm2.weight[3] = module[1].norm2.bias[3] = 0
     assert compact(module, x).removed == {}
+
+
+def test_outputs_that_are_not_numbers_are_refused():
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    module[2].bias.data.fill_(torch.nan)
+    with pytest.raises(
+        UnsupportedLayerError, match=r"the network \(Sequential\) cannot .* its outputs are NaN"
+    ):
+        compact(module, torch.randn(2, 4))

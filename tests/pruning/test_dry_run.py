@@ -42,6 +42,14 @@ def test_what_cannot_go_has_its_reason_and_nothing_changes():
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+def test_a_dry_run_leaves_every_submodule_in_its_mode():
+    module, x = make("vgg")
+    module.train()[1].eval()
+    modes = [part.training for part in module.modules()]
+    dry_run(module, x)
+    assert [part.training for part in module.modules()] == modes
+
+
 def test_the_table_names_everything():
     module, x = make("vgg")
     text = str(dry_run(module, x))

@@ -7,6 +7,7 @@ from torch import nn
 
 from sparsense.criteria import CRITERIA
 from sparsense.errors import InputError, UnsupportedLayerError
+from sparsense.pruning.dry_run import dry_run_heads
 from sparsense.pruning.heads import AttentionHeads, find_attention, prune_heads
 from sparsense.recording.layers import prunable_weights
 
@@ -76,9 +77,7 @@ def test_every_module_keeps_a_head_and_targets_round_up():
     assert prune_heads(module, x, saliency, sparsity=0.3).heads_after == {"0": 1, "1": 4}
     assert prune_heads(module, x, saliency, sparsity=0.74).heads_after == {"0": 1, "1": 1}
     assert prune_heads(module, x, saliency, sparsity=0.0).heads_after == {"0": 4, "1": 4}
-    with pytest.raises(
-        InputError, match=r"sparsity 0.9 of 8 heads would leave one of 2 attention modules without heads"
-    ):
+    with pytest.raises(InputError, match=r"0\.9 takes 8 of 8 heads, but each of the 2 attention modules keeps one"):
         prune_heads(module, x, saliency, sparsity=0.9)
 
 
@@ -86,6 +85,22 @@ def test_attention_that_does_not_follow_its_number_of_heads_is_refused():
     module = network(Fixed)
     with pytest.raises(UnsupportedLayerError, match=r"layer 'attention' .*forward pass fails there"):
         prune_heads(module, torch.randn(2, 3, 8, 8), magnitude(module), sparsity=0.5)
+
+
+def test_a_dry_run_of_heads_finds_out_by_trying():
+    x = torch.randn(2, 3, 8, 8)
+    for attention, reason in ((FusedAttention, ""), (Fixed, "forward pass fails there")):
+        module = network(attention).train()
+        state = {key: value.clone() for key, value in module.state_dict().items()}
+        (row,) = dry_run_heads(module, x).rows
+        assert (row.producers, row.coupled, row.units) == (("attention.qkv",), ("attention.proj",), 2)
+        assert reason in row.left_alone
+        assert bool(reason) == bool(row.left_alone)
+        assert module.training
+        assert module.attention.num_heads == 2
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    module = VisionTransformer(lambda width, _heads: FusedAttention(width, 1)).eval()
+    assert dry_run_heads(module, x).rows[0].left_alone == "it has one head"
 
 
 def test_networks_without_recognised_attention_are_refused():

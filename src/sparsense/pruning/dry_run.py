@@ -12,7 +12,7 @@ from sparsense.pruning.budget import budget_of
 from sparsense.pruning.channels import tried_groups
 from sparsense.pruning.cost import Cost, measure_cost, measure_positions
 from sparsense.pruning.grouping import Element, Stays, left_alone
-from sparsense.pruning.heads import find_attention
+from sparsense.pruning.heads import find_attention, why_no_head_may_go
 from sparsense.pruning.plan import ChannelOptions
 from sparsense.pruning.protect import Example, Ignore, ignored_layers, output_layers
 from sparsense.recording.layers import layouts, prunable_weights
@@ -130,7 +130,7 @@ def dry_run_weights(module: nn.Module, example_input: Example, *, ignore: Ignore
 
 
 def dry_run_heads(module: nn.Module, example_input: Example) -> DryRun:
-    """Find out which attention heads could be removed; the network is not changed.
+    """Find out, by trying, which attention heads could be removed; the network is not changed.
 
     Args:
         module: Any network.
@@ -150,7 +150,7 @@ def dry_run_heads(module: nn.Module, example_input: Example) -> DryRun:
                 units=attention.heads,
                 parameters=weights / 2 / cost.parameters,
                 multiply_adds=multiplied / 2 / max(cost.multiply_adds, 1),
-                left_alone="it has one head" if attention.heads == 1 else "",
+                left_alone=why_no_head_may_go(module, attention, example_input),
             )
         )
     return DryRun(tuple(rows), cost, "heads")

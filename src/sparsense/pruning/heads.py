@@ -123,6 +123,36 @@ def prune_heads(
             "(nn.MultiheadAttention always has as many channels as its input: prune its channels)"
         )
     gone = _chosen(module, attentions, saliency, sparsity)
+    try:
+        pruned, proof = _without(module, attentions, gone, example_input)
+    except DisproofError as error:
+        where = error.layer or attentions[0].name
+        raise UnsupportedLayerError(where, type(module.get_submodule(where)).__name__, error.reason) from error
+    after = {a.name: int((~heads).sum()) for a, heads in zip(attentions, gone, strict=True)}
+    return HeadReport(pruned, {a.name: a.heads for a in attentions}, after, proof)
+
+
+def why_no_head_may_go(module: nn.Module, attention: AttentionHeads, example_input: Example) -> str:
+    """Why no head of an attention module can be removed, found by removing its first one; "" when one can.
+
+    Args:
+        module: The network; it is not changed.
+        attention: One of its attention modules.
+        example_input: One batch (or a tuple of arguments).
+    """
+    if attention.heads == 1:
+        return "it has one head"
+    try:
+        _without(module, [attention], [torch.arange(attention.heads) == 0], example_input)
+    except DisproofError as error:
+        return error.reason
+    return ""
+
+
+def _without(
+    module: nn.Module, attentions: Sequence[AttentionHeads], gone: Sequence[Tensor], example_input: Example
+) -> tuple[nn.Module, float]:
+    """A copy without these heads, and the proof that the rest is as it was."""
     removal: Removal = {
         side: flags for attention, heads in zip(attentions, gone, strict=True)
         for side, flags in attention.removal(module, heads).items()
@@ -131,13 +161,7 @@ def prune_heads(
     cut_(pruned, removal)
     for attention, heads in zip(attentions, gone, strict=True):
         _write(pruned.get_submodule(attention.name), attention, int((~heads).sum()))
-    try:
-        proof = prove(module, pruned, removal, example_input)
-    except DisproofError as error:
-        where = error.layer or attentions[0].name
-        raise UnsupportedLayerError(where, type(module.get_submodule(where)).__name__, error.reason) from error
-    after = {a.name: int((~heads).sum()) for a, heads in zip(attentions, gone, strict=True)}
-    return HeadReport(pruned, {a.name: a.heads for a in attentions}, after, proof)
+    return pruned, prove(module, pruned, removal, example_input)
 
 
 def _chosen(
@@ -147,7 +171,8 @@ def _chosen(
     count = -int(-sparsity * total // 1)
     if not 0 <= sparsity < 1 or count > total - len(attentions):
         raise InputError(
-            f"sparsity {sparsity} of {total} heads would leave one of {len(attentions)} attention modules without heads"
+            f"pruning heads: sparsity {sparsity} takes {count} of {total} heads, but each of the {len(attentions)} "
+            "attention modules keeps one; ask for a sparsity in [0, 1) that leaves them"
         )
     values = [attention.saliency(module, saliency) for attention in attentions]
     best = torch.cat([torch.arange(len(v)) == v.argmax() for v in values])

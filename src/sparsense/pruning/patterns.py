@@ -117,7 +117,7 @@ def _runs(name: str, weight: Tensor, m: int, layout: Layout) -> Tensor:
     inputs = weight.shape[0] // layout.groups if layout.transposed else weight.shape[1]
     if inputs % m:
         raise InputError(f"an N:M pattern with M = {m} needs a multiple of {m} inputs per output channel; "
-                         f"{name!r} has {inputs}; ignore this layer")  # fmt: skip
+                         f"{name!r} has {inputs}; ignore {name.rpartition('.')[0]!r}")  # fmt: skip
     rows = layout.filters(weight)
     return rows.reshape(len(rows), inputs, -1).transpose(1, 2).reshape(len(rows), -1, inputs // m, m)
 

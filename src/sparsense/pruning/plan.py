@@ -175,12 +175,18 @@ def choose(
     last = sum(len(order) for order in orders)
     if (limit := reached(last)) < sparsity - 1e-9:
         message = (
-            f"sparsity {sparsity} of {options.measure} cannot be reached: at most {limit:.3f} can "
-            "go (output, ignored and refused layers stay, and every group keeps its floor)"
+            f"sparsity {sparsity} of {options.measure.replace('_', '-')} cannot be reached: at most {limit:.3g} can go "
+            f"(output, ignored and refused layers stay, and every group keeps its floor{_rounding(options)}); ask for "
+            "less, lower the floor, or ignore fewer layers"
         )
         raise UnreachableError(message, limit)
     step = _first(last, lambda step: reached(step) >= sparsity - 1e-9)
     return plan_of(groups, orders, steps(step), options.round_to)
+
+
+def _rounding(options: ChannelOptions) -> str:
+    multiple = options.round_to
+    return f"; round_to {multiple} leaves layers of at most {multiple} channels as they are" if multiple > 1 else ""
 
 
 def choose_shares(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsense.errors import UnsupportedLayerError
 from sparsense.pruning.groups import Removal
 from sparsense.pruning.protect import Example, as_arguments, tensors_of
 from sparsense.pruning.surgery import cut_, mask_
@@ -34,12 +35,8 @@ def to_within(difference: float) -> str:
     return f"to {difference:.0e}" if difference else "exactly"
 
 
-class DisproofError(Exception):
+class DisproofError(UnsupportedLayerError):
     """Why a cut network is not the masked network, and the layer where it showed."""
-
-    def __init__(self, layer: str, kind: str, reason: str) -> None:
-        self.layer, self.kind, self.reason = layer, kind, reason
-        super().__init__(reason)
 
 
 def prove(module: nn.Module, pruned: nn.Module, removal: Removal, example_input: Example) -> float:
