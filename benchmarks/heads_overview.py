@@ -2,7 +2,8 @@
 
 python benchmarks/heads_overview.py CARD.json [CARD.json ...]
 
-The cards are what `heads.py --out` writes. The best of a column is bold; heads are in the order of their mean.
+The cards are what `heads.py --out` writes. The best of a column is bold. Heads are in the
+order of their mean, those measured everywhere first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
     tables: dict[str, dict[str, Found]] = {}
     for row in rows:
         if not isinstance(row["found"], str):
-            title = f"{row['network']} −{row['removed']:.0%}" if row["removed"] else row["network"]
+            title = f"{row['network']}, {row['removed']:.0%} removed," if row["removed"] else row["network"]
             tables.setdefault(title, {})[row["head"]] = row["found"]
     columns = [(title, key) for title, table in tables.items() for key in ("far", "near") if key in first(table)]
     best = {(title, key): max(found[key][0] for found in tables[title].values()) for title, key in columns}
@@ -31,7 +32,7 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
         for head, found in tables[title].items():
             means.setdefault(head, []).append(found[key][0])
     lines = []
-    for head in sorted(means, key=lambda head: -fmean(means[head])):
+    for head in sorted(means, key=lambda head: (-len(means[head]), -fmean(means[head]))):
         cells = (cell(tables[title].get(head), key, best[title, key]) for title, key in columns)
         lines.append(f"| {head} | {' | '.join(cells)} |")
     names = " | ".join(f"{title} {key}" for title, key in columns)
