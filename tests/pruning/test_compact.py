@@ -118,7 +118,5 @@ def test_one_empty_branch_of_a_sum_is_not_a_dead_channel():
 def test_outputs_that_are_not_numbers_are_refused():
     module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
     module[2].bias.data.fill_(torch.nan)
-    with pytest.raises(
-        UnsupportedLayerError, match=r"the network \(Sequential\) cannot .* its outputs are NaN"
-    ):
+    with pytest.raises(UnsupportedLayerError, match=r"the network \(Sequential\) cannot .* its outputs are NaN"):
         compact(module, torch.randn(2, 4))
