@@ -42,7 +42,7 @@ def test_name_network_and_data_are_enough() -> None:
     recipe = read_recipe(LEAST)
     assert recipe.prune is not None
     assert recipe.prune.sparsity == 0.5
-    assert [head.name for head in recipe.heads] == ["sensnorm_profile"]
+    assert [head.name for head in recipe.heads] == ["fusion"]
     assert recipe.calibrate.false_alarm_rate == 0.05
     assert recipe.train is None
 
@@ -134,7 +134,7 @@ def test_an_override_of_what_is_not_there() -> None:
 
 PRUNE_KEYS = (
     "structure, criterion, options, sparsity, measure, at_most, speedup, milliseconds, ratios, scope, floor, round_to, "
-    "align, pattern, permute, ignore, unsupported, schedule, search"
+    "align, pattern, permute, compact, ignore, unsupported, schedule, search"
 )
 
 

@@ -210,7 +210,7 @@ class Recipe(Section):
     """Statistics measured anew after pruning."""
     finetune: TrainingSection | None = TrainingSection()
     """Training after pruning; masks are kept."""
-    heads: list[Annotated[HeadSection, BareName]] = Field(default=[HeadSection(name="sensnorm_profile")], min_length=1)
+    heads: list[Annotated[HeadSection, BareName]] = Field(default=[HeadSection(name="fusion")], min_length=1)
     """Detection heads; the first becomes `detector.onnx`."""
     fit: FitSection = FitSection()
     """How the heads are fitted."""
