@@ -131,7 +131,7 @@ def chosen(row: str, options: argparse.Namespace) -> Iterator[Case]:
 
 def solved(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """Every method's AUROC; on tables also those of PyOD."""
-    found = methods(case.row, full=options.full)
+    found = methods(case.row, full=options.full, columns=case.train.inputs[0].size)
     asked = {name: method for name, method in found.items() if options.methods is None or name in options.methods}
     length = Length(options.epochs, options.steps, options.batch_size, options.full)
     yield from measured(case, asked, length, seed)

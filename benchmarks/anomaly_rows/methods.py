@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 Options = dict[str, Any]
-BETA = 10.0  # of tables, as published; fixed beforehand
+BETA = 10.0  # of U-Nets
+TABLE_BETA, TABLE_COLUMNS = 10.0, 274  # published for a table of so many columns
 PUBLISHED_BETAS = {"digits": 100.0, "mnist": 1000.0, "fashion": 100.0, "cifar10": 10.0}
 MEAN_OVER_NORM = {"image": 0.01, "table": 0.05}
 """A mean squared error of 0.1 over the norm of the same error: so beta keeps its share beside an amplified error."""
@@ -55,10 +57,10 @@ class Method:
 PROFILE = "reconstruction_profile"
 
 
-def methods(row: str, *, full: bool) -> dict[str, Method]:
-    """The methods of one row of the table, by name."""
+def methods(row: str, *, full: bool, columns: int = TABLE_COLUMNS) -> dict[str, Method]:
+    """The methods of one row of the table, by name; `columns` are those of a table."""
     if row in ("tabular", "series", "sound"):
-        return _for_tables()
+        return _for_tables(TABLE_BETA * math.sqrt(columns / TABLE_COLUMNS))
     return _for_defects() if row == "industrial" else _for_images(row, full=full)
 
 
@@ -83,18 +85,23 @@ def _for_images(row: str, *, full: bool) -> dict[str, Method]:
     }
 
 
-def _for_tables() -> dict[str, Method]:
-    """GradCon and amplified errors are for numbers in [0, 1] and a sigmoid, as on images: their unit is the error's."""
-    loose, tight = (Trained("table", "latent_norm", {"beta": beta}) for beta in (0.0, BETA))
-    share = {"beta": BETA * MEAN_OVER_NORM["table"], "error": "l2", "amplify": "element"}
+def _for_tables(beta: float) -> dict[str, Method]:
+    """GradCon and amplified errors are for numbers in [0, 1] and a sigmoid, as on images: their unit is the error's.
+
+    The norm of an error grows with the root of the number of columns, and so does beta, which stands beside it.
+    """
+    loose, tight = (Trained("table", "latent_norm", {"beta": each}) for each in (0.0, beta))
+    share = {"beta": beta * MEAN_OVER_NORM["table"], "error": "l2", "amplify": "element"}
+    gradcon, steep = Trained("unit", "gradcon"), Trained("unit", "latent_norm", share)
     return {
         "latent norm, beta 0": Method(loose),
         "latent norm": Method(tight, "latent norm, beta 0"),
         "profile, beta 0 network": Method(loose, "latent norm, beta 0", PROFILE),
         "unit range": Method(Trained("unit", "reconstruction")),
-        "unit range, GradCon": Method(Trained("unit", "gradcon"), "unit range"),
+        "unit range, GradCon": Method(gradcon, "unit range"),
+        "unit range, GradCon, reference of fitting data": Method(gradcon, "unit range", "gradcon"),
         "unit range, amplified": Method(Trained("unit", "loss_amplification"), "unit range"),
-        "unit range, amplified, latent norm": Method(Trained("unit", "latent_norm", share), "unit range, amplified"),
+        "unit range, amplified, latent norm": Method(steep, "unit range, amplified"),
     }
 
 
