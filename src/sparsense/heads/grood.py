@@ -77,10 +77,10 @@ class PrototypeGradient(FeatureHead):
         """Gradient, its nearest neighbour, their distance."""
         prototypes = self._prototypes().astype(np.float32)
         offsets = op.Sub(op.Unsqueeze(observed, [1]), prototypes)
-        distances = op.Sqrt(op.ReduceSum(op.Mul(offsets, offsets), [2], keepdims=0))
+        distances = op.Sqrt(op.ReduceSumSquare(offsets, [2], keepdims=0))
         last = len(prototypes) - 1
         away = op.Slice(distances, [last], [last + 1], [1])
         mass = op.Slice(op.Softmax(op.Neg(distances), axis=1), [last], [last + 1], [1])
         gradient = op.Mul(op.Sub(observed, prototypes[-1:]), op.Div(mass, away))
         difference = op.Sub(gradient, nearest_row(op, gradient, self.learnt("gradients")))
-        return op.Sqrt(op.ReduceSum(op.Mul(difference, difference), [1], keepdims=0))
+        return op.Sqrt(op.ReduceSumSquare(difference, [1], keepdims=0))

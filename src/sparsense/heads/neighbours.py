@@ -15,7 +15,7 @@ LEAST = 1e-12  # a row of zeros has no direction
 
 def unit(op: Builder, rows: ir.Value) -> ir.Value:
     """Rows [N, D] of length 1."""
-    length = op.Sqrt(op.ReduceSum(op.Mul(rows, rows), [1], keepdims=1))
+    length = op.Sqrt(op.ReduceSumSquare(rows, [1], keepdims=1))
     return op.Div(rows, op.Max(length, LEAST))
 
 
@@ -67,5 +67,5 @@ def nearest_distances(op: Builder, rows: ir.Value, bank: NDArray[np.float64], k:
     widened = np.concatenate([bank, -0.5 * np.square(bank).sum(1, keepdims=True)], axis=1)
     ones = op.Add(op.Mul(op.Slice(rows, [0], [1], [1]), 0.0), 1.0)
     closest = op.Slice(largest_products(op, op.Concat(rows, ones, axis=1), widened, k), [k - 1], [k], [1])
-    square = op.ReduceSum(op.Mul(rows, rows), [1], keepdims=0)
+    square = op.ReduceSumSquare(rows, [1], keepdims=0)
     return op.Sub(square, op.Mul(op.Squeeze(closest, [1]), 2.0))
