@@ -77,7 +77,7 @@ def amplified(errors: Tensor, name: str = "error") -> Tensor:
     if low < -1e-6 or high > 1 + 1e-6:
         raise TrainingError(
             f"amplifying the error {name!r}: expected values in [0, 1), found {low:.4g} to {high:.4g}. Bring inputs to "
-            "[0, 1] (preprocessing without mean and std) and end the network with a sigmoid"
+            "[0, 1] (preprocessing without mean and std) and end the network with a sigmoid."
         )
     return -torch.log1p(-errors.clamp(0, LARGEST))  # exact for small errors; next to 1e-6, 1e-12 is nothing
 
