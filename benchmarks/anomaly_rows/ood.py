@@ -37,10 +37,12 @@ OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "cross entropy": ("cross_entropy", {}),
     "outlier exposure": ("outlier_exposure", {}),
     "energy fine-tuning": ("energy_fine_tuning", {}),
-    "GReg": ("gradient_regularization", {}),
-    "GReg+": ("gradient_regularization", {"sampling": "clusters"}),
+    "GReg, formula": ("gradient_regularization", {}),
+    "GReg": ("gradient_regularization", {"scaling": "released"}),
+    "GReg+": ("gradient_regularization", {"scaling": "released", "sampling": "clusters"}),
 }
-BASELINES = {"energy fine-tuning": "cross entropy", "outlier exposure": "cross entropy", "GReg": "energy fine-tuning",
+BASELINES = {"energy fine-tuning": "cross entropy", "outlier exposure": "cross entropy",
+             "GReg, formula": "energy fine-tuning", "GReg": "energy fine-tuning",
              "GReg+": "energy fine-tuning"}  # fmt: skip
 
 
