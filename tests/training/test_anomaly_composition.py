@@ -53,6 +53,38 @@ def test_the_code_of_a_pruned_network_is_found_where_it_was():
     torch.testing.assert_close(LatentNorm(beta=2)(report.module, (IMAGES, None)), expected)
 
 
+def test_greg_goes_on_after_channels_are_gone():
+    with seeded(0):
+        module = nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 3))
+        known, outliers = torch.rand(24, 6), torch.rand(30, 6) + 0.5
+    smaller = prune_channels(module, known[:2], saliency_of(module, "magnitude"), sparsity=0.5).module
+    assert [part.out_features for part in smaller if isinstance(part, nn.Linear)] != [24, 16, 3]
+    objective = GradientRegularization(outliers, margin_in=-3.0, margin_out=-1.5, energy_weight=1.0)
+    assert gap(objective, smaller, known, outliers) < 0.5
+    data = batches(known, torch.arange(24) % 3)
+    train(smaller, objective, data, settings=replace(SETTINGS, epochs=60, learning_rate=1e-2))
+    assert gap(objective, smaller, known, outliers) > 1
+
+
+def gap(objective, module, known, outliers):
+    """By how much outliers lie above samples."""
+    with torch.no_grad():
+        return float(objective.scores(module, outliers).mean() - objective.scores(module, known).mean())
+
+
+def test_amplification_on_a_pruned_latent_norm_autoencoder():
+    module = autoencoder()
+    smaller = prune_channels(module, IMAGES[:2], saliency_of(module, "magnitude"), sparsity=0.5).module
+    objective = LatentNorm(beta=0.01, error="l2", amplify="element")
+    with torch.no_grad():
+        before, code = float(objective(smaller, (IMAGES, None))), smaller.encoder(IMAGES)
+        expected = -torch.log1p(-((smaller(IMAGES) - IMAGES) ** 2)).mean() + 0.01 * code.flatten(1).norm(dim=1).mean()
+    assert before == pytest.approx(float(expected), rel=1e-5)
+    train(smaller, objective, batches(), settings=replace(SETTINGS, epochs=12))
+    with torch.no_grad():
+        assert float(objective(smaller, (IMAGES, None))) < 0.5 * before
+
+
 @pytest.mark.parametrize("name", ["gradcon", "gradient_regularization"])
 def test_masks_stay(name):
     if name == "gradcon":
