@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from sparsense.errors import ExportError, InputError
-from sparsense.parity import BATCH_SIZES, MAXIMUM_STORED, Parity, compare, disturb, require, steady
+from sparsense.parity import (
+    BATCH_SIZES,
+    DISTURBANCES,
+    MAXIMUM_STORED,
+    MORE_DISTURBANCES,
+    Parity,
+    compare,
+    disturb,
+    require,
+    settled,
+    steady,
+)
 
 
 def means(inputs: Any) -> Any:
@@ -138,6 +149,37 @@ def test_a_score_that_moves_almost_everywhere_is_refused() -> None:
     moved = scores + np.array([0, 0, 1, 1, 1, 1])
     with pytest.raises(ExportError, match=r"4 of 6 that move more .* ill-conditioned in float32"):
         steady(np.zeros((6, 1)), scores, [moved], oracle="by hand", tolerance=1e-5)
+
+
+def on_the_other_side(seeds: set[int]) -> Any:
+    """An oracle whose score of the third input jumps with some disturbances."""
+    return lambda inputs, seed: inputs[:, 0] + np.where((inputs[:, 0] == 3) & (seed in seeds), 0.1, 0)
+
+
+@pytest.mark.parametrize("seeds", [{1}, {20}])
+def test_inputs_that_differ_are_asked_about_more_often(seeds: set[int]) -> None:
+    inputs, scores = np.arange(1, 7, dtype=np.float64)[:, None], np.arange(1, 7, dtype=np.float64)
+    other = scores + np.array([0, 0, 0.1, 0, 0, 0])
+    ask = on_the_other_side(seeds)
+    found = settled(inputs, scores, [scores, other], ask, oracle="by hand", tolerance=1e-5)
+    np.testing.assert_array_equal(found.scores, [1, 2, 4, 5, 6])
+    calm = settled(inputs, scores, [scores, scores], ask, oracle="by hand", tolerance=1e-5)
+    np.testing.assert_array_equal(calm.scores, [1, 2, 4, 5, 6] if seeds == {1} else scores)
+
+
+@pytest.mark.parametrize("wrong", [0.1, np.nan])
+def test_a_wrong_program_is_wrong_on_inputs_that_stay(wrong: float) -> None:
+    inputs, scores = np.arange(1, 7, dtype=np.float64)[:, None], np.arange(1, 7, dtype=np.float64)
+    asked: list[int] = []
+
+    def ask(values: np.ndarray, seed: int) -> np.ndarray:
+        asked.append(len(values))
+        return values[:, 0]
+
+    other = scores + np.array([0, wrong, 0, 0, 0, 0])
+    found = settled(inputs, scores, [other], ask, oracle="by hand", tolerance=1e-5)
+    np.testing.assert_array_equal(found.scores, scores)
+    assert asked == [6] * DISTURBANCES + [1] * MORE_DISTURBANCES
 
 
 def test_a_disturbance_is_of_the_size_of_rounding() -> None:

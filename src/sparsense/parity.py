@@ -19,6 +19,7 @@ from sparsense.errors import ExportError, InputError
 BATCH_SIZES = (1, 2, 7, 32)
 ROUNDING = 2.0**-21  # some float32 rounding errors, relative
 DISTURBANCES = 3
+MORE_DISTURBANCES = 24  # where a file and its oracle differ: three may all have moved away from a kink
 MAXIMUM_STORED = 64 * 1024**2  # of a stranger's file: no more than this is unpacked
 
 READING = "reading the stored parity inputs"
@@ -114,6 +115,37 @@ def steady(
     note = f"; {left_out} of {len(scores)} drawn inputs left out, within rounding of a kink" if left_out else ""
     chosen = kept[:count]
     return Parity(inputs[chosen], np.asarray(scores[chosen], np.float64), oracle + note, tolerance)
+
+
+def settled(
+    inputs: Array, scores: Array, found: Sequence[Array], ask: Callable[[Array, int], Array], *, oracle: str,
+    tolerance: float, count: int = 32,
+) -> Parity:  # fmt: skip
+    """The steady inputs; those on which a float32 program differs are asked about more often.
+
+    A kink within rounding may be missed by a few disturbances, which may all lead away from it. So where scores differ,
+    the oracle is asked again, and still decides alone: a fault of the program shows on steady inputs, which stay.
+
+    Args:
+        inputs: Drawn inputs, `[n, ...]`.
+        scores: The oracle's, `[n]`.
+        found: The program's, each `[n]`.
+        ask: Inputs and a seed -> the oracle's scores with disturbed weights.
+        oracle: As for `steady`.
+        tolerance: Of the comparison.
+        count: At most so many inputs are kept.
+
+    Raises:
+        ExportError: As `steady`.
+    """
+    disturbed = [ask(inputs, seed) for seed in range(DISTURBANCES)]
+    error = np.max(np.abs(np.asarray(found) - scores), axis=0) / _scale(scores)
+    doubtful = np.flatnonzero(~(error <= tolerance))
+    for seed in range(DISTURBANCES, DISTURBANCES + MORE_DISTURBANCES if len(doubtful) else 0):
+        again = np.array(scores)
+        again[doubtful] = ask(inputs[doubtful], seed)
+        disturbed.append(again)
+    return steady(inputs, scores, disturbed, oracle=oracle, tolerance=tolerance, count=count)
 
 
 def disturb(weight: Array, random: np.random.Generator) -> Array:

@@ -18,7 +18,7 @@ CHANGES = {
     "prune": {"sparsity": 0.25, "align": None},
     "batch_norm.samples": 100,
     "finetune": None,
-    "heads": ["energy", "sensnorm"],
+    "heads": ["energy", "sensnorm", "mahalanobis", {"name": "react"}],
     "fit.samples": 100,
     "precision": {"name": "int8", "accuracy": 0.5, "auroc": 0.5},
     "robustness": {"samples": 10, "attacks": [{"name": "fgsm", "radii": [0.02]}]},
@@ -51,8 +51,12 @@ def test_int8_is_used_where_it_is_faster_and_by_heads_without_gradients(run):
     assert used == {
         ("dense", "energy"): "float32",
         ("dense", "sensnorm"): "float32",
+        ("dense", "mahalanobis"): "float32",
+        ("dense", "react"): "float32",
         ("pruned", "energy"): int8,
         ("pruned", "sensnorm"): "float32",
+        ("pruned", "mahalanobis"): int8,
+        ("pruned", "react"): "float32",  # asks for the weights of the last layer
     }
     assert (onnx.TensorProto.INT8 in kernels(folder / "detector.onnx")) is (speed == "faster")
     assert onnx.TensorProto.INT8 not in kernels(folder / "others/pruned-sensnorm.onnx")
@@ -62,7 +66,8 @@ def test_the_card_says_what_was_measured_and_why(run):
     speed, folder, card = run
     found = card.quantisation
     assert found.accepted is (speed == "faster")
-    assert found.heads == (["energy"] if found.accepted else [])
+    assert found.heads == (["energy", "mahalanobis"] if found.accepted else [])
+    assert ("react stays in float32: reading the last fully connected layer" in found.words) is found.accepted
     assert found.bytes[1] < 0.7 * found.bytes[0]
     assert found.auroc is not None
     assert ("INT8 accepted" if found.accepted else "INT8 refused: it is slower") in (folder / "report.md").read_text()
@@ -88,4 +93,4 @@ def test_the_file_stands_up_to_its_own_verification(run):
 def test_attacks_leave_out_what_has_no_slope(run):
     speed, _, card = run
     heads = {row.head for row in card.robustness if row.variant == "pruned"}
-    assert heads == {None, "sensnorm"} | ({"energy"} if speed == "slower" else set())
+    assert heads == {None, "sensnorm", "react"} | ({"energy", "mahalanobis"} if speed == "slower" else set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from sparsense.errors import ExportError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.original import Original
 from sparsense.graph.run import Session
-from sparsense.parity import DISTURBANCES, Parity, steady
+from sparsense.parity import DISTURBANCES, Parity, settled
 
 IN_DOUBLE = "the same graph in float64, by the reference implementation of ONNX"
 UNOPTIMISED = "the same graph in float32, by ONNX Runtime without optimisations"
@@ -78,8 +79,8 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
         return _single(scored, inputs, tolerance, f"float64 takes more than {seconds / 2:.0f} s per input")
     chosen = inputs[:count]
     rest = _one_by_one(lambda batch: evaluate(batch)[0], chosen[1:])
-    disturbed = [_disturbed(scored, chosen, seed) for seed in range(DISTURBANCES)]
-    return steady(chosen, np.concatenate([first, *rest]), disturbed, oracle=IN_DOUBLE, tolerance=tolerance)
+    scores, found = np.concatenate([first, *rest]), [scored.scores(chosen, batch_size=size) for size in (1, count)]
+    return settled(chosen, scores, found, partial(_disturbed, scored), oracle=IN_DOUBLE, tolerance=tolerance)
 
 
 def _disturbed(scored: Scored, inputs: Array, seed: int) -> Array:

@@ -19,6 +19,7 @@ from sparsense.graph.simplify import simplify
 from sparsense.reading import reading
 
 Task = Literal["classifier", "reconstruction"]
+BEHIND_THE_LAST = ("Add", "Identity", "Squeeze", "Reshape", "Flatten", "QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass
@@ -52,7 +53,7 @@ class ForwardGraph:
     def last_linear(self) -> ir.Node:
         """The node (Gemm or MatMul) that makes the logits."""
         node = self.output.producer()
-        while node is not None and node.op_type in ("Add", "Identity", "Squeeze", "Reshape", "Flatten"):
+        while node is not None and node.op_type in BEHIND_THE_LAST:
             node = next((v.producer() for v in node.inputs if v is not None and v.producer() is not None), None)
         if node is None or node.op_type not in ("Gemm", "MatMul"):
             kind = "the graph's input" if node is None else f"node {node.name!r} ({node.op_type})"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsense.data.columns import Column
 from sparsense.detector import Scored
 from sparsense.networks.network import Network
-from sparsense.parity import DISTURBANCES, Parity, disturb, steady
+from sparsense.parity import Parity, disturb, settled
 from sparsense.registry import Registry
 
 Oracle = Callable[[Scored, nn.Module, Tensor], NDArray[np.float64]]
@@ -37,9 +37,13 @@ def oracle_parity(
         tolerance: Of the comparison.
         count: At most so many inputs are kept.
     """
+
+    def ask(asked: NDArray[Any], seed: int) -> NDArray[np.float64]:
+        return oracle_scores(scored, network, asked, disturbance=seed)
+
     scores = oracle_scores(scored, network, inputs)
-    disturbed = [oracle_scores(scored, network, inputs, disturbance=seed) for seed in range(DISTURBANCES)]
-    return steady(inputs, scores, disturbed, oracle=NAME, tolerance=tolerance, count=count)
+    found = [scored.scores(inputs, batch_size=size) for size in (1, len(inputs))]
+    return settled(inputs, scores, found, ask, oracle=NAME, tolerance=tolerance, count=count)
 
 
 def oracle_scores(

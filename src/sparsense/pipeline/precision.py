@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from sparsense.benchmark.card import AccuracyRow, Quantisation
 from sparsense.detector import Progress, fit_head, parity_inputs
-from sparsense.errors import InputError
+from sparsense.errors import GraphError, InputError
 from sparsense.graph import Session, forward_graph, load_graph
 from sparsense.heads import HEADS
 from sparsense.parity import Parity
@@ -29,7 +30,8 @@ def to_precision(
 ) -> tuple[Quantisation | None, list[AccuracyRow]]:
     """Move the detectors of a variant to INT8 if that is asked for, faster and good enough.
 
-    Heads that take gradients stay on the float32 network, whose rounding has none.
+    Heads that take gradients stay on the float32 network, as rounding has none; so do heads that look for something in
+    the graph which rounding hides, such as the weights of the last layer.
 
     Args:
         variant: The one that is shipped, its heads attached; detectors that moved take the place of theirs.
@@ -52,11 +54,17 @@ def to_precision(
         return _row(judged, []), []
     model = forward_graph(load_graph(content), variant.network.preprocessing)
     small = Variant(variant.name, variant.network, model)
-    moved = [section for section in recipe.heads if not HEADS[section.name](**section.options).differentiates]
-    found = {section.name: _attached(small, section, recipe, data, progress) for section in moved}
+    found, stay = dict[str, Attached](), list[str]()
+    for section in recipe.heads:
+        if HEADS[section.name](**section.options).differentiates:
+            continue
+        try:
+            found[section.name] = _attached(small, section, recipe, data, progress)
+        except GraphError as error:  # its float32 file is there, and is kept
+            stay.append(f"{section.name} stays in float32: {error}")
     variant.detectors[:] = [found.get(one.head, one) for one in variant.detectors]
     row = outcome_row(variant.name, "int8", variant.network, data.test, small.outputs(data.test.inputs))
-    return _row(judged, list(found)), [row]
+    return _row(judged, list(found), stay), [row]
 
 
 def _judged(variant: Variant, recipe: Recipe, data: RunData) -> tuple[bytes | None, Judged]:
@@ -90,8 +98,9 @@ def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunD
     return replace(attach(scored, section, recipe, data, parity, variant), precision="int8")
 
 
-def _row(judged: Judged, moved: list[str]) -> Quantisation:
+def _row(judged: Judged, moved: list[str], stay: Sequence[str] = ()) -> Quantisation:
+    words = "; ".join([str(judged), *stay])
     return Quantisation(
-        accepted=judged.accepted, words=str(judged), heads=moved, accuracy=judged.accuracy, auroc=judged.auroc,
+        accepted=judged.accepted, words=words, heads=moved, accuracy=judged.accuracy, auroc=judged.auroc,
         ratio=judged.speed.ratio, ratio_interval=judged.speed.ratio_interval, bytes=judged.size,
     )  # fmt: skip
