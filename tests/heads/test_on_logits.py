@@ -92,6 +92,15 @@ def test_temperature_of_labels_without_a_fault_stays_finite() -> None:
     rows = np.eye(3)[[0, 1, 2, 0]]
     head = HEADS["temperature_scaling"]().fit([rows], np.array([0, 1, 2, 0]))
     assert 0 < float(head.state()["temperature"]) < np.inf
+    margins = score_observations(head, np.array([[3.0, 2.0, 1.0], [3.0, 2.5, 1.0], [3.0, 2.9, 2.9]]))
+    assert margins[0] < margins[1] < margins[2] < 0  # 1 - p is 0 for all of them in float32
+
+
+def test_temperature_scaling_gives_the_odds_against_the_predicted_class() -> None:
+    rows = np.random.default_rng(0).normal(0, 3, (300, 4))
+    head = HEADS["temperature_scaling"]().fit([rows], np.random.default_rng(1).integers(0, 4, 300))
+    p = special.softmax(rows / float(head.state()["temperature"]), axis=1).max(1)
+    np.testing.assert_allclose(score_observations(head, rows), np.log((1 - p) / p), rtol=1e-4, atol=1e-5)
 
 
 def test_kl_matching_is_zero_at_a_template_and_grows_away_from_it() -> None:

@@ -26,6 +26,13 @@ def other_classes(op: Builder, logits: ir.Value, temperature: float = 1.0) -> ir
     return op.Div(others, op.ReduceSum(odds, [1], keepdims=0))
 
 
+def log_odds_of_others(op: Builder, logits: ir.Value, temperature: float = 1.0) -> ir.Value:
+    """log((1 - p) / p), p = max_k softmax(f / T)_k, [N]: keeps its digits where p is 1 in float32."""
+    scaled = logits if temperature == 1 else op.Mul(logits, 1 / temperature)
+    others = op.Sub(scaled, op.Mul(predicted_class(op, scaled), 1e30))
+    return op.Neg(op.Add(free_energy(op, others), op.ReduceMax(scaled, [1], keepdims=0)))
+
+
 def log_sum_exp(logits: Array) -> Array:
     """The numpy form, [N], in float64.
 

@@ -12,7 +12,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.classes import labelled
 from sparsense.heads.head import Array, Head, register
-from sparsense.heads.logits import other_classes, softmax
+from sparsense.heads.logits import log_odds_of_others, softmax
 from sparsense.heads.sample import sample
 
 BOUNDS = (1e-3, 1e3)  # of 1 / T; labels that a network predicts without a fault would drive it to infinity
@@ -21,11 +21,12 @@ ROWS = 20_000  # more do not move a temperature
 
 @register
 class TemperatureScaling(Head):
-    """One minus the probability of the predicted class, at the temperature that makes probabilities honest.
+    """The odds against the predicted class, at the temperature that makes probabilities honest.
 
-    score = 1 - max_k softmax(f / T)_k,  T = argmin sum_i -log softmax(f_i / T)_yi
+    score = log((1 - p) / p),  p = max_k softmax(f / T)_k,  T = argmin sum_i -log softmax(f_i / T)_yi
 
-    The temperature is best learnt from data that the network was not trained on.
+    1 - p itself, which has the same order, loses its digits at a low temperature. The temperature is best learnt from
+    data that the network was not trained on: labels that it predicts without a fault take T to its lower bound.
 
     Reference:
         Guo et al., "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599.
@@ -52,5 +53,5 @@ class TemperatureScaling(Head):
         return self
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """The probability of every other class together."""
-        return other_classes(op, observed, float(self.learnt("temperature")))
+        """The odds of every other class together."""
+        return log_odds_of_others(op, observed, float(self.learnt("temperature")))

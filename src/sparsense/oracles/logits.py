@@ -23,9 +23,10 @@ def msp(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 @ORACLES.register("temperature_scaling")
 @torch.no_grad()
 def temperature_scaling(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
-    """1 - max softmax(f / T), T learnt."""
-    temperature = float(scored.head.state()["temperature"])
-    return (1 - torch.softmax(module(inputs) / temperature, dim=1).amax(dim=1)).numpy()
+    """The logarithm of sum_k exp(f_k / T) over all classes but the largest, minus the largest f / T; T learnt."""
+    logits = module(inputs) / float(scored.head.state()["temperature"])
+    largest, *others = logits.sort(dim=1, descending=True).values.unbind(1)
+    return (torch.logsumexp(torch.stack(others, 1), 1) - largest).numpy()
 
 
 @ORACLES.register("max_logit")
