@@ -57,7 +57,7 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     print(f"{this_machine().cpu}, {options.threads} thread, batches of {options.batch_size}, {options.rounds} rounds\n")
-    print("| network | objective | seconds per 1000 samples | over | ratio [95 % interval] | aim |")
+    print("| network | objective | ms per sample | over | ratio [95 % interval] | aim |")
     print("|---|---|---:|---|---|---:|")
     for name in options.networks:
         source, shape, objectives = CASES[name]
