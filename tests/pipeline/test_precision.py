@@ -20,6 +20,8 @@ CHANGES = {
     "finetune": None,
     "heads": ["energy", "sensnorm", "mahalanobis", {"name": "react"}],
     "fit.samples": 100,
+    "data.calibration.limit": 59,
+    "data.validation_anomalies": {"source": "inverted_digits", "limit": 40},
     "precision": {"name": "int8", "accuracy": 0.5, "auroc": 0.5},
     "robustness": {"samples": 10, "attacks": [{"name": "fgsm", "radii": [0.02]}]},
 }
@@ -71,6 +73,14 @@ def test_the_card_says_what_was_measured_and_why(run):
     assert found.bytes[1] < 0.7 * found.bytes[0]
     assert found.auroc is not None
     assert ("INT8 accepted" if found.accepted else "INT8 refused: it is slower") in (folder / "report.md").read_text()
+
+
+def test_nothing_is_decided_by_the_test_set(run):
+    """Accuracies are shares of the 59 calibration samples, which no share of the 80 that are tested can be."""
+    _, _, card = run
+    for share in card.quantisation.accuracy:
+        assert 59 * share == pytest.approx(round(59 * share), abs=1e-9)
+        assert 0 < share < 1
 
 
 def test_each_detector_has_the_accuracy_of_its_own_network(run):

@@ -36,14 +36,15 @@ def to_precision(
     Args:
         variant: The one that is shipped, its heads attached; detectors that moved take the place of theirs.
         recipe: Sections `precision`, `heads`, `fit`, `benchmark`.
-        data: Ranges come from training samples; test set and anomalies judge.
+        data: Ranges come from training samples. Calibration samples and `data.validation_anomalies` judge: what is
+            reported on the test set and its anomalies has decided nothing.
         progress: Told about it.
 
     Returns:
         What was measured (None: INT8 was not asked for), and how well the INT8 network does its task.
 
     Raises:
-        InputError: The network is no classifier, or the test set has no labels.
+        InputError: The network is no classifier, or calibration samples have no labels.
     """
     if recipe.precision.name == "float32":
         return None, []
@@ -68,16 +69,18 @@ def to_precision(
 
 
 def _judged(variant: Variant, recipe: Recipe, data: RunData) -> tuple[bytes | None, Judged]:
-    network, labels = variant.network, data.test.labels
-    if network.task != "classifier" or labels is None:
-        raise InputError("precision: int8 is judged by accuracy: expected a classifier and labels of the test set")
+    network, held_out = variant.network, data.calibration
+    if network.task != "classifier" or held_out.labels is None:
+        raise InputError(
+            "precision: int8 is judged by accuracy on data.calibration: expected a classifier, and labels there"
+        )
     see = network.preprocessing
 
     def seen(inputs: NDArray[np.generic]) -> NDArray[np.float32]:
         return see.apply(see.arrange(inputs))
 
-    anomalies = [seen(part.inputs) for part in data.anomalies.values()]
-    trial = Trial(seen(data.test.inputs), labels, np.concatenate(anomalies) if anomalies else None)
+    anomalies = data.validation_anomalies
+    trial = Trial(seen(held_out.inputs), held_out.labels, None if anomalies is None else seen(anomalies.inputs))
     asked, how = recipe.precision, recipe.benchmark or BenchmarkSection()
     budget = Budget(asked.accuracy, asked.auroc, how.batch_sizes[0], how.rounds, how.threads)
     samples = seen(data.train.subset(recipe.fit.samples, seed=recipe.seed).inputs)

@@ -83,7 +83,8 @@ class DataSection(Section):
     """Learnt from by `outlier_exposure`, `energy_fine_tuning` and `gradient_regularization`; keep them apart from
     `test` and `anomalies`."""
     validation_anomalies: SourceSection | None = None
-    """What `select: val_auroc` tells normal samples from; keep them apart from `test`, `anomalies` and `outliers`."""
+    """What `select: val_auroc` tells normal samples from, and what `precision: int8` is judged by; keep them apart from
+    `test`, `anomalies` and `outliers`."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> DataSection:
@@ -171,9 +172,9 @@ class PrecisionSection(Section):
     """`int8`: eight-bit weights per output channel and activations, for heads without gradients; refused, with the
     numbers in the card, where it is not measured faster or loses too much."""
     accuracy: Share = 0.005
-    """Largest loss of accuracy, as a share of the test set."""
+    """Largest loss of accuracy on calibration samples, which need labels; the test set decides nothing."""
     auroc: Share = 0.005
-    """Largest loss of the energy score's AUROC over all anomalies."""
+    """Largest loss of the energy score's AUROC on `data.validation_anomalies`; without them it is only reported."""
 
 
 class BenchmarkSection(Section):
