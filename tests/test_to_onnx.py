@@ -8,11 +8,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
 from sparsense import to_onnx
+from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import ExportError
 from sparsense.networks import load_network
-from sparsense.networks.network import example_input
+from sparsense.networks.network import Network, example_input
 from sparsense.to_onnx import export_forward
 
 OWN = "own_networks"
@@ -165,3 +167,18 @@ def test_after_a_failed_export_the_next_is_good_and_silent_and_warnings_and_logs
     assert capfd.readouterr() == ("", "")
     assert (logging.getLogger("torch").level, warnings.filters) == (17, filters)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("bias", "refused"), [(-90.0, False), (0.0, True)])
+def test_a_reconstruction_is_judged_on_the_scale_of_its_input(bias, refused, monkeypatch):
+    """exp(-90) is 0 in ONNX Runtime's sigmoid and not in torch's, and nothing beside inputs of size 1."""
+    layer = nn.Linear(6, 6)
+    nn.init.constant_(layer.bias, bias)
+    rows = Preprocessing("ND", "float32", 1.0, (0.0,), (1.0,))
+    saturated = Network(nn.Sequential(layer, nn.Sigmoid()).eval(), rows, (6,), "reconstruction", "saturated", {})
+    if not refused:
+        export_forward(saturated)
+        return
+    monkeypatch.setattr(to_onnx, "_one_by_one", lambda module, inputs: module(inputs).detach().numpy() + 0.01)
+    with pytest.raises(ExportError, match="the graph differs from torch"):
+        export_forward(saturated)
