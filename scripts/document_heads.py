@@ -13,7 +13,8 @@ INTRODUCTION = """# Heads
 Generated from the docstrings by `python scripts/document_heads.py`. A score is higher for what is more anomalous. f are
 the logits, h the penultimate features, W and b the last layer, yhat the predicted class, K the number of classes.
 
-`benchmarks/heads.py` measures AUROC and FPR95 of every head on pretrained networks, dense and pruned; `benchmarks/head_cost.py` time and bytes.
+`benchmarks/heads.py` measures AUROC and FPR95 of every head on pretrained networks, dense and pruned;
+`benchmarks/head_cost.py` time and bytes.
 """
 
 

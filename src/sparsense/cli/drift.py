@@ -26,9 +26,7 @@ def drift(
         typer.Argument(metavar="INPUTS", help="Images, folders, .npy, .npz, .csv, .parquet; - for paths on stdin."),
     ],
     level: Annotated[float, typer.Option(min=0, max=1, help="A probability below it is called a drift.")] = 0.01,
-    either: Annotated[
-        bool, typer.Option("--either", help="Lower scores are a drift, too.")
-    ] = False,
+    either: Annotated[bool, typer.Option("--either", help="Lower scores are a drift, too.")] = False,
     fail_on_drift: Annotated[bool, typer.Option("--fail-on-drift", help="Exit 1 if there is one.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="For ONNX Runtime.")] = None,
