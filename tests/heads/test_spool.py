@@ -82,8 +82,9 @@ def test_memory_does_not_grow_with_the_fitting_data(name: str, monkeypatch: pyte
     monkeypatch.setattr(spool, "BLOCK", 2**16)
     monkeypatch.setattr("sparsense.heads.temperature_scaling.ROWS", 500)
     peak(name, 1_000)  # what is imported on the way stays
-    few, many = (peak(name, count) for count in (2_000, 16_000))
-    assert many - few < 14_000 * 40  # some numbers for each row are kept, not the rows
+    # far apart, as a peak varies by some 100 kB from run to run
+    few, many = (peak(name, count) for count in (2_000, 50_000))
+    assert many - few < 48_000 * 40  # some numbers for each row are kept, not the rows
 
 
 def peak(name: str, count: int) -> int:

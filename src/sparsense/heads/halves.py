@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def parts(means: NDArray[Any], count: int) -> NDArray[np.int64]:
+def parts(means: NDArray[Any], count: int) -> NDArray[Any]:
     """A part 0 .. count - 1 for each row, dealt out along the sorted means of the rows.
 
     Each part is then like the whole, and the same for any order in which the rows come.
@@ -19,9 +19,9 @@ def parts(means: NDArray[Any], count: int) -> NDArray[np.int64]:
 
     Example:
         >>> parts(np.array([3.0, 1.0, 2.0, 0.0]), 2)
-        array([1, 1, 0, 0])
+        array([1, 1, 0, 0], dtype=uint8)
     """
     order = np.argsort(means, kind="stable")
-    found = np.empty(len(means), np.int64)
+    found = np.empty(len(means), np.min_scalar_type(count))  # small: all rows have one
     found[order] = np.arange(len(means)) % count
     return found
