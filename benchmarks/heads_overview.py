@@ -1,15 +1,15 @@
 """One table of all that `heads.py` has found: heads by networks, far / near.
 
-python benchmarks/heads_overview.py CARD.json [CARD.json ...]
+python benchmarks/heads_overview.py CARD.json [CARD.json ...] [--images docs/images]
 
-The cards are what `heads.py --out` writes. The best of a column is bold. Heads are in the
-order of their mean, those measured everywhere first.
+The cards are what `heads.py --out` writes. The best of a column is bold. Heads are in the order of their mean, those
+measured everywhere first. With --images, pictures of it too (needs matplotlib).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -51,6 +51,18 @@ def cell(found: Found | None, key: str, best: float) -> str:
     return f"**{told}**" if mean == best else told
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cards", nargs="+", type=Path, help="JSON files")
+    parser.add_argument("--images", type=Path, help="folder for pictures")
+    options = parser.parse_args()
+    rows = [row for name in options.cards for row in json.loads(name.read_text())["rows"]]
+    print(overview(rows))
+    if options.images:
+        from heads_pictures import draw  # needs matplotlib
+
+        print(*draw(rows, options.images))
+
+
 if __name__ == "__main__":
-    cards = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    print(overview([row for card in cards for row in card["rows"]]))
+    main()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from observing import linear_network
 from sparsense.data.dataset import Dataset
 from sparsense.detector import fit_head
 from sparsense.graph import Builder, Session
@@ -97,9 +100,36 @@ def test_noise_for_images_is_smooth_uses_the_range_and_repeats_itself() -> None:
     assert not np.array_equal(found, noise_like(tiny_graph(), stream, 40, seed=2))
 
 
-def test_noise_for_rows_lies_within_each_column() -> None:
-    from observing import linear_network
+def test_noise_for_images_of_floats_is_smooth_and_lies_within_each_pixel() -> None:
+    network = linear_network(np.eye(2), np.zeros(2))  # tells the type alone
+    low, high = np.full((3, 8, 8), -1, np.float32), np.linspace(0, 2, 192, dtype=np.float32).reshape(3, 8, 8)
+    found = noise_like(network, Everything(np.stack([low, high])), 60, seed=1)
+    assert found.dtype == np.float32
+    assert ((found >= low - 1e-6) & (found <= high + 1e-6)).all()
+    unit = (found - low) / (high - low)
+    assert np.abs(np.diff(unit, axis=2)).mean() < 0.6 / 3  # of independent numbers it is 1 / 3
+    assert np.abs(np.diff(unit, axis=1)).mean() == pytest.approx(1 / 3, abs=0.05)  # channels
 
+
+def test_prototypes_of_predicted_classes_are_those_of_labels_that_agree() -> None:
+    data, test = tiny_data("fit", 240, seed=0), tiny_data("test", 30, seed=5).inputs
+    predicted = Session(tiny_graph().model, [tiny_graph().output])(data.inputs)[0].argmax(1)
+    by_label = scored("grood", replace(data, labels=predicted))
+    without = scored("grood", replace(data, labels=None), classes="predicted")
+    np.testing.assert_allclose(without.head.state()["means"], by_label.head.state()["means"], rtol=1e-6)
+    np.testing.assert_allclose(without.scores(test), by_label.scores(test), rtol=1e-5)
+    assert not np.allclose(scored("grood", data).head.state()["means"], without.head.state()["means"], rtol=1e-3)
+
+
+def test_a_class_that_is_never_predicted_has_no_prototype() -> None:
+    data = tiny_data("fit", 240, seed=0)
+    predicted = Session(tiny_graph().model, [tiny_graph().output])(data.inputs)[0].argmax(1)
+    found = scored("grood", data.subset(predicted != 2), classes="predicted")
+    assert found.head.state()["means"].shape == (CLASSES - 1, 6)
+    assert np.isfinite(found.scores(data.inputs)).all()
+
+
+def test_noise_for_rows_lies_within_each_column() -> None:
     rows = np.array([[0, 100], [1, 300], [0.5, 200]], np.float32)
     found = noise_like(linear_network(np.eye(2), np.zeros(2)), Everything(rows[:2], rows[2:]), 500, seed=0)
     assert found.dtype == np.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from scipy import stats
 
 from sparsense.benchmark.metrics import auroc
 from sparsense.detector import Scored, fit_head
-from sparsense.graph import Builder, Session
+from sparsense.errors import GraphError
+from sparsense.graph import Builder, Session, forward_graph
 from sparsense.heads import HEADS
 from sparsense.heads.cauchy import cauchy
 from sparsense.heads.fusion import held_out_scores
@@ -175,3 +177,46 @@ def test_members_share_one_pass_forwards_and_one_backwards() -> None:
     assert convolutions("energy") < convolutions("sensnorm_profile")
     assert convolutions("sensnorm_profile", "gram", "energy", "sensnorm_gates") == convolutions("sensnorm_profile")
     assert convolutions("sensnorm_profile", "purview") > convolutions("sensnorm_profile")  # another loss
+
+
+def convolutional_classifier() -> Any:
+    """Logits from a 1 x 1 convolution and a mean: there is no fully connected layer."""
+    random = np.random.default_rng(3)
+    graph = ir.Graph(
+        [ir.val("x", ir.DataType.FLOAT, ["N", 3, 8, 8])], [], nodes=[], opset_imports={"": 20}, name="conv"
+    )
+    op, weights = (
+        Builder(graph),
+        [random.standard_normal(shape).astype(np.float32) for shape in [(5, 3, 3, 3), (4, 5, 1, 1)]],
+    )
+    maps = op.Conv(op.Relu(op.Conv(graph.inputs[0], weights[0])), weights[1], np.full(4, 3, np.float32))
+    graph.outputs.append(op.ReduceMean(maps, [2, 3], keepdims=0))
+    return forward_graph(ir.Model(graph, ir_version=10), tiny_network().preprocessing)
+
+
+def test_default_members_are_those_that_suit_the_network_and_need_no_labels() -> None:
+    data = replace(tiny_data("fit", 120, seed=0), labels=None)
+    for network, expected in [
+        (tiny_graph(), ["sensnorm_profile", "gram", "energy", "grood"]),
+        (convolutional_classifier(), ["sensnorm_profile", "gram", "energy"]),
+    ]:
+        head = HEADS["fusion"]()
+        found = fit_head(network, head, data, preprocessing=tiny_network().preprocessing)
+        assert [member["name"] for member in head.options()["members"]] == expected
+        assert np.isfinite(found.scores(data.inputs)).all()
+
+
+def test_asked_members_are_never_left_out() -> None:
+    head = HEADS["fusion"](members=["energy", {"name": "grood", "options": {"classes": "predicted"}}])
+    with pytest.raises(GraphError, match="expected the output to come from a fully connected layer"):
+        fit_head(
+            convolutional_classifier(), head, tiny_data("fit", 60, seed=0), preprocessing=tiny_network().preprocessing
+        )
+
+
+def test_default_agrees_with_its_oracle() -> None:
+    inputs = tiny_data("test", 24, seed=5).inputs
+    scored = fused()
+    expected = oracle_scores(scored, tiny_network(), inputs)
+    scale = np.maximum(np.abs(expected), expected.std())
+    assert (np.abs(scored.scores(inputs) - expected) / scale).max() < 1e-5

@@ -51,6 +51,15 @@ class LastLayer:
         return -np.linalg.pinv(self.weight.T.astype(np.float64)) @ self.bias
 
 
+def has_last_layer(network: ForwardGraph) -> bool:
+    """Whether the logits come from a fully connected layer with constant weights, over features [N, F]."""
+    try:
+        LastLayer.of(network)
+    except GraphError:
+        return False
+    return network.features.shape is not None and len(network.features.shape) == 2
+
+
 def _constant(value: ir.Value | None, node: ir.Node) -> Matrix:
     if value is None or value.const_value is None:
         raise GraphError(

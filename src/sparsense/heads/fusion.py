@@ -17,6 +17,7 @@ from sparsense.heads.cauchy import cauchy
 from sparsense.heads.checks import at_least, one_of
 from sparsense.heads.contributions import TINY, Contributions
 from sparsense.heads.evaluate import score_blocks
+from sparsense.heads.features import has_last_layer
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.members import Member, checked_members, common_task, described, made
@@ -24,6 +25,12 @@ from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.spool import Spool, spooled
 from sparsense.heads.surprise import surprise_knots, surprise_of
 
+DEFAULT: tuple[Member, ...] = (
+    "sensnorm_profile",
+    "gram",
+    "energy",
+    {"name": "grood", "options": {"classes": "predicted", "bank": 500}},
+)
 LEAST_SUM = 0.1  # of the magnitudes of a score's parts, for its share to be divided in proportion
 METHODS = ("fisher", "harmonic", "cauchy", "z")
 
@@ -39,11 +46,13 @@ class Fusion(Head):
              sum_m z_m              `z`: standardised scores
 
     Everything is learnt from in-distribution data: for the s_m, each head scores inputs that it was not fitted on (by
-    cross-fitting), then it is fitted on all of them. The default three need no tuning and look at
-    different things: how sensitive which layers are, which channels act together, and how sure the logits are.
+    cross-fitting), then it is fitted on all of them. The default four need no tuning, no labels, and look at different
+    things: how sensitive which layers are, which channels act together, how sure the logits are, and how the features
+    lie between the classes and what noise gives.
 
     Args:
-        members: Names of heads, or mappings `{name: ..., options: {...}}`; at least 2.
+        members: Names of heads, or mappings `{name: ..., options: {...}}`; at least 2. None: sensnorm_profile, gram,
+            energy and, where the network ends in a fully connected layer, grood by predicted classes.
         method: `fisher`, `harmonic`, `cauchy` or `z`.
         folds: Parts of the fitting data for the cross-fitting, at least 2.
 
@@ -58,20 +67,26 @@ class Fusion(Head):
     def __init__(
         self,
         *,
-        members: Sequence[Member] = ("sensnorm_profile", "gram", "energy"),
+        members: Sequence[Member] | None = None,
         method: str = "fisher",
         folds: int = 5,
     ) -> None:
-        self.members = [described(member) for member in checked_members(members)]
         self.method, self.folds = one_of("method", method, METHODS), at_least("folds", folds, 2)
-        self._heads = [made(member) for member in self.members]
+        self._default = members is None
         self._widths: list[int] = []
+        self._consult(checked_members(DEFAULT if members is None else members))
+
+    def _consult(self, members: Sequence[Member]) -> None:
+        self.members = [described(member) for member in members]
+        self._heads = [made(member) for member in self.members]
         self.needs_labels = any(head.needs_labels for head in self._heads)
         self.differentiates = any(head.differentiates for head in self._heads)
         self.task = common_task(self._heads)
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
-        """Let every member have its first pass."""
+        """Let every member have its first pass; the default members are those that suit the network."""
+        if self._default and not has_last_layer(network):
+            self._consult([member for member in DEFAULT if described(member)["name"] != "grood"])
         for head in self._heads:
             head.prepare(network.copy(), stream)
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.run import Session
-from sparsense.heads.checks import at_least
-from sparsense.heads.classes import correct_means, finite
+from sparsense.heads.checks import at_least, one_of
+from sparsense.heads.classes import ClassMoments, correct_means, finite
 from sparsense.heads.features import LastLayer
 from sparsense.heads.head import Array, Stream, register
 from sparsense.heads.logits import log_sum_exp
@@ -35,6 +35,8 @@ class PrototypeGradient(FeatureHead):
     Needs no anomalies: the outlier prototype comes from blurred noise. The bank is part of the file.
 
     Args:
+        classes: `true`: prototypes of the labels' classes, from inputs that are classified correctly; `predicted`: of
+            the classes that the network itself sees in the fitting data, which need no labels.
         noise: How many noise inputs are tried; a tenth of them is used.
         bank: Gradients to keep; more fitting data than that is sampled.
         seed: Of noise and sample.
@@ -46,29 +48,38 @@ class PrototypeGradient(FeatureHead):
     name = "grood"
     needs_labels = True
 
-    def __init__(self, *, noise: int = 500, bank: int = 2000, seed: int = 0) -> None:
+    def __init__(self, *, classes: str = "true", noise: int = 500, bank: int = 2000, seed: int = 0) -> None:
+        self.classes = one_of("classes", classes, ("true", "predicted"))
         self.noise, self.bank = at_least("noise", noise, KEPT), at_least("bank", bank, 1)
         self.seed = at_least("seed", seed, 0)
+        self.needs_labels = self.classes == "true"
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
         """Place the outlier prototype: mean features of noise that the network is least sure about."""
-        layer, session = LastLayer.of(network), Session(network.model, [network.features])
+        self._layer, session = LastLayer.of(network), Session(network.model, [network.features])
         inputs = noise_like(network, stream, self.noise, self.seed)
         rows = np.concatenate([finite(session(inputs[i : i + 64])[0]) for i in range(0, len(inputs), 64)])
-        unsure = np.argsort(log_sum_exp(rows @ layer.weight + layer.bias), kind="stable")
+        unsure = np.argsort(log_sum_exp(self._logits(rows)), kind="stable")
         self.outlier_ = rows[unsure[: self.noise // KEPT]].mean(0)
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn class prototypes and keep a bank of gradients."""
-        layer, keeper = self.layer, Sample(self.bank, seed=self.seed)
+        keeper = Sample(self.bank, seed=self.seed)
         batches = keeper.watch(observations)
-        self.means_ = correct_means(batches, labels, lambda rows: rows @ layer.weight + layer.bias, self.name)
+        if self.classes == "true":
+            self.means_ = correct_means(batches, labels, self._logits, self.name)
+        else:
+            found = ((part, self._logits(part).argmax(1)) for part in map(finite, batches))
+            self.means_ = ClassMoments.of(found).means
         rows = keeper.rows()
-        distances = np.linalg.norm(rows[:, None] - self._prototypes(), axis=2)
+        distances = np.stack([np.linalg.norm(rows - each, axis=1) for each in self._prototypes()], axis=1)
         odds = np.exp(distances.min(1, keepdims=True) - distances)
         mass = odds[:, -1:] / odds.sum(1, keepdims=True)
         self.gradients_ = mass * (rows - self.learnt("outlier")) / distances[:, -1:]
         return self
+
+    def _logits(self, features: Array) -> Array:
+        return features @ self.layer.weight + self.layer.bias
 
     def _prototypes(self) -> Array:
         return np.concatenate([self.learnt("means"), self.learnt("outlier")[None]])
