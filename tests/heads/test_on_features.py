@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from observing import ROWS, linear_network, on_features
-from sparsense.errors import CalibrationError, GraphError
+from sparsense.errors import CalibrationError, GraphError, InputError
 from sparsense.graph import Builder, Session, forward_graph
 from sparsense.heads import HEADS, neighbours
 from sparsense.heads.features import LastLayer
@@ -120,8 +121,27 @@ def test_residual_is_what_the_principal_components_leave() -> None:
 
 
 def test_residual_needs_a_dimension_below_that_of_the_features() -> None:
-    with pytest.raises(ValueError, match="dim must be below the number of features, 8; got 8"):
+    with pytest.raises(InputError, match="head 'residual': expected dim below the number of features, 8; found 8"):
         score("residual", dim=8)
+
+
+def test_residual_needs_more_inputs_than_its_subspace_has_dimensions() -> None:
+    """Which directions lie outside is otherwise an accident of the decomposition."""
+    for name in ("residual", "vim"):
+        with pytest.raises(CalibrationError, match=rf"head '{name}': expected at least 6 inputs, .* found 5"):
+            on_features(HEADS[name](dim=5), W, B, FIT[:5], TEST)
+        assert np.isfinite(on_features(HEADS[name](dim=5), W, B, FIT[:6], TEST)).all()
+
+
+def test_boundaries_of_many_classes_need_no_tensor_of_all_pairs_and_features() -> None:
+    classes, width = 300, 200
+    weight = RANDOM.standard_normal((width, classes))
+    fit = RANDOM.standard_normal((20, width))
+    tracemalloc.start()
+    on_features(HEADS["fdbd"](), weight, np.zeros(classes), fit, fit)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < classes * classes * width  # an eighth of that tensor
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import optimize, special, stats
 
+from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError, InputError
+from sparsense.graph import Builder
 from sparsense.heads import HEADS
 from sparsense.heads.evaluate import score_observations
 from sparsense.heads.weibull import fit_tail
@@ -142,6 +146,17 @@ def test_openmax_near_a_mean_takes_nothing() -> None:
     head = HEADS["openmax"](alpha=1, tail=5).fit([rows], labels)
     mean = rows[labels == 0].mean(0)
     assert score_observations(head, mean[None])[0] == pytest.approx(-special.logsumexp(mean), rel=1e-4)
+
+
+def test_openmax_of_many_classes_compares_with_the_likeliest_only() -> None:
+    """Of 200 classes no value has more than 3 x 200 numbers for an input."""
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=(800, 200)) + 9 * np.eye(200)[np.arange(800) % 200]).astype(np.float32)
+    head = HEADS["openmax"]().fit([rows], np.arange(800) % 200)
+    graph = ir.Graph([ir.val("f", ir.DataType.FLOAT, ["N", 200])], [], nodes=[], opset_imports={"": 20})
+    head.score(Builder(graph), graph.inputs[0])
+    shapes = [dims(output) for node in graph for output in node.outputs]
+    assert max(prod(shape[1:]) for shape in shapes if shape[:1] == ["N"]) == 600
 
 
 def test_openmax_names_the_class_it_knows_too_little_about() -> None:

@@ -8,6 +8,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import positive
 from sparsense.heads.head import Head, register
+from sparsense.heads.logits import competing
 
 
 @register
@@ -31,7 +32,7 @@ class Entropy(Head):
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The logits."""
-        return network.output
+        return competing(network.output)
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """From the logarithms of the probabilities, which stay finite."""

@@ -12,6 +12,7 @@ from sparsense.graph.build import Builder
 from sparsense.heads.checks import one_of
 from sparsense.heads.gaussian import moments
 from sparsense.heads.head import Array, register
+from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.neighbours import LEAST
 from sparsense.heads.shaping import FeatureHead
@@ -42,7 +43,7 @@ class DecisionBoundary(FeatureHead):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Distances to all boundaries at once: the row of the predicted class says what to divide by."""
-        logits = self.layer.logits(op, observed)
+        logits = competing(self.layer.logits(op, observed))
         inverse = op.MatMul(predicted_class(op, logits), _inverse_distances(self.layer.weight))
         margins = op.Sub(op.ReduceMax(logits, [1], keepdims=1), logits)
         distance = op.ReduceSum(op.Mul(margins, inverse), [1], keepdims=0)
@@ -55,6 +56,6 @@ class DecisionBoundary(FeatureHead):
 def _inverse_distances(weight: Array) -> Array:
     """1 / ((K - 1) ||w_k - w_c||), [K, K]; 0 for a class and itself, or its twin."""
     columns = weight.T.astype(np.float64)
-    distance = np.linalg.norm(columns[:, None] - columns, axis=2)
+    distance = np.stack([np.linalg.norm(columns - column, axis=1) for column in columns])
     inverse = np.divide(1, distance, out=np.zeros_like(distance), where=distance > 0)
     return np.asarray(inverse / max(len(columns) - 1, 1), np.float32)

@@ -14,6 +14,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
 from sparsense.heads.features import LastLayer
 from sparsense.heads.head import Head, register
+from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.sensitivity import concatenated
 
@@ -109,7 +110,7 @@ class AverageAbnormality(GradientAbnormality):
         seed = ones_like(op, network.features)
         deltas = differentiate(op, of=network.features, wrt=[layer.output for layer in layers], seed=seed)
         inner = concatenated(op, [op.Abs(per_channel(op, deltas[layer.output])) for layer in layers])
-        away = op.Sub(1.0, op.Mul(op.Softmax(network.output, axis=1), float(last.weight.shape[1])))
+        away = op.Sub(1.0, op.Mul(op.Softmax(competing(network.output), axis=1), float(last.weight.shape[1])))
         gradient = op.MatMul(away, np.ascontiguousarray(last.weight.T))
         outer = op.Sqrt(op.ReduceMean(op.Abs(gradient), [1], keepdims=1))
         return op.Div(inner, op.Max(outer, LEAST))

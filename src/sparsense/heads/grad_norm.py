@@ -14,6 +14,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.run import Session
 from sparsense.heads.checks import at_least, one_of, positive
 from sparsense.heads.head import Array, Stream, register
+from sparsense.heads.logits import competing
 from sparsense.heads.noise import noise_like
 from sparsense.heads.sample import sample
 from sparsense.heads.shaping import FeatureHead
@@ -83,6 +84,6 @@ class GradNorm(FeatureHead):
 
     def _size(self, op: Builder, observed: ir.Value) -> ir.Value:
         """The product of both norms, [N]."""
-        p = op.Softmax(op.Mul(self.layer.logits(op, observed), 1 / self.temperature), axis=1)
+        p = op.Softmax(op.Mul(competing(self.layer.logits(op, observed)), 1 / self.temperature), axis=1)
         away = op.ReduceSum(op.Abs(op.Sub(p, 1 / self.layer.weight.shape[1])), [1], keepdims=0)
         return op.Mul(away, op.ReduceSum(op.Abs(observed), [1], keepdims=0))

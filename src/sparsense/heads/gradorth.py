@@ -13,6 +13,7 @@ from sparsense.graph.build import Builder
 from sparsense.heads.checks import one_of, within
 from sparsense.heads.classes import finite
 from sparsense.heads.head import Array, register
+from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.shaping import FeatureHead
 
@@ -54,7 +55,7 @@ class GradientProjection(FeatureHead):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """The gradient is an outer product: the norm of either side."""
-        logits = self.layer.logits(op, observed)
+        logits = competing(self.layer.logits(op, observed))
         p = op.Softmax(logits, axis=1)
         target = predicted_class(op, logits) if self.target == "predicted" else 1 / self.layer.weight.shape[1]
         error = op.Sub(p, target)

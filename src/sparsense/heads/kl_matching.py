@@ -12,6 +12,7 @@ from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.classes import ClassMoments, finite
 from sparsense.heads.head import Array, Head, register
+from sparsense.heads.logits import competing
 
 LEAST = 1e-30  # a class that was never likely keeps a finite logarithm
 
@@ -32,7 +33,7 @@ class KLMatching(Head):
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Logarithms of the probabilities."""
-        return network.op.LogSoftmax(network.output, axis=1)
+        return network.op.LogSoftmax(competing(network.output), axis=1)
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the mean softmax of each predicted class."""

@@ -12,6 +12,7 @@ from sparsense.errors import NotFittedError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.head import Array, Stream, register
 from sparsense.heads.knn import NearestNeighbours
+from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.neighbours import unit
 from sparsense.heads.sensitivity import gradients
@@ -58,7 +59,7 @@ class LowDimensionalGradient(NearestNeighbours):
     def _gradient(self, network: ForwardGraph) -> ir.Value:
         """All weight gradients of a sample in one row, [N, weights]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
-        seed = op.Softmax(network.output, axis=1)  # the gradient of log-sum-exp
+        seed = op.Softmax(competing(network.output), axis=1)  # the gradient of log-sum-exp
         rows = [op.Flatten(gradient, axis=1) for gradient in gradients(network, layers, seed)]
         return op.Concat(*rows, axis=1) if len(rows) > 1 else rows[0]
 

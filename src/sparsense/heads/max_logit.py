@@ -7,6 +7,7 @@ import onnx_ir as ir
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.head import Head, register
+from sparsense.heads.logits import competing
 
 
 @register
@@ -24,7 +25,7 @@ class MaximumLogit(Head):
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The logits."""
-        return network.output
+        return competing(network.output)
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Its negative maximum."""

@@ -14,7 +14,7 @@ from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
 from sparsense.heads.classes import labelled
 from sparsense.heads.head import Array, Head, register
-from sparsense.heads.logits import free_energy
+from sparsense.heads.logits import competing, free_energy
 from sparsense.heads.spool import Spool, spooled
 from sparsense.heads.weibull import fit_tail
 
@@ -79,25 +79,27 @@ class OpenMax(Head):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """What the unknown class gets against what the others keep."""
-        taken = op.Mul(observed, op.Mul(self._ranks(op, observed), self._tail_probability(op, observed)))
-        return op.Add(op.ReduceSum(taken, [1], keepdims=0), free_energy(op, op.Sub(observed, taken)))
-
-    def _ranks(self, op: Builder, logits: ir.Value) -> ir.Value:
-        """Omega, [N, K]: 1 for the largest logit, falling in steps of 1 / alpha."""
         classes = len(self.learnt("means"))
         alpha = min(self.alpha, classes)
-        weights = ((alpha - np.arange(alpha)) / alpha).astype(np.float32)[:, None]
-        _, best = op.call("TopK", logits, [alpha], outputs=2, axis=1)
+        omega = ((alpha - np.arange(alpha)) / alpha).astype(np.float32)
+        highest, best = op.call("TopK", competing(observed), [alpha], outputs=2, axis=1)
+        taken = op.Mul(op.Mul(highest, omega), self._tail_probability(op, observed, best))
         hot = op.OneHot(best, np.asarray(classes), np.asarray([0, 1], np.float32), axis=2)
-        return op.ReduceSum(op.Mul(hot, weights), [1], keepdims=0)
+        away = op.ReduceSum(op.Mul(hot, op.Unsqueeze(taken, [2])), [1], keepdims=0)
+        return op.Add(op.ReduceSum(taken, [1], keepdims=0), free_energy(op, op.Sub(observed, away)))
 
-    def _tail_probability(self, op: Builder, logits: ir.Value) -> ir.Value:
-        """Weibull CDF of the distance to each class mean, [N, K]."""
-        means, (location, scale, shape) = self.learnt("means"), self.learnt("tails").T.astype(np.float32)
-        offset = op.Sub(op.Unsqueeze(logits, [1]), means.astype(np.float32))
-        distance = op.Sqrt(op.ReduceSum(op.Mul(offset, offset), [2], keepdims=0))
+    def _tail_probability(self, op: Builder, logits: ir.Value, classes: ir.Value) -> ir.Value:
+        """Weibull CDF of the distance to the means of some classes each, [N, alpha]."""
+        offset = op.Sub(op.Unsqueeze(logits, [1]), _of(op, self.learnt("means"), classes))
+        distance = op.Sqrt(op.ReduceSumSquare(offset, [2], keepdims=0))
+        location, scale, shape = (_of(op, column, classes) for column in self.learnt("tails").T)
         reach = op.Div(op.Max(op.Sub(distance, location), 0.0), scale)
         return op.Sub(1.0, op.Exp(op.Neg(op.Pow(reach, shape))))
+
+
+def _of(op: Builder, table: Array, classes: ir.Value) -> ir.Value:
+    """Rows of a table [K, ...] for classes [N, alpha]."""
+    return op.Gather(np.ascontiguousarray(table, np.float32), classes, axis=0)
 
 
 def _correct(spool: Spool, labels: Array | None) -> Iterator[tuple[Array, Array]]:

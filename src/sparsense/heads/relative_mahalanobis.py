@@ -7,6 +7,7 @@ from typing import Self
 
 import onnx_ir as ir
 
+from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.classes import ClassMoments
@@ -34,6 +35,11 @@ class RelativeMahalanobis(Mahalanobis):
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:
         """Learn class means and both covariances."""
         found = ClassMoments.fit(observations, labels)
+        if len(found.classes) < 2:
+            raise CalibrationError(
+                f"fitting head {self.name!r}: expected labels of at least 2 classes, found only "
+                f"{found.classes[0]}: the nearest class and all classes together are the same; choose mahalanobis"
+            )
         self.origin_, self.means_ = found.mean, found.means
         self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
         self.background_ = whitening(found.mean, found.total, shrinkage=self.shrinkage)

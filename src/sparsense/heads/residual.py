@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.errors import CalibrationError, InputError
 from sparsense.graph.build import Builder
 from sparsense.heads.checks import at_least
 from sparsense.heads.classes import finite
@@ -35,12 +36,27 @@ class Residual(FeatureHead):
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the directions in which in-distribution features hardly vary."""
-        square = sum((self._square(batch) for batch in observations), start=np.zeros(()))
-        dim = self.dim or _usual(len(square))
-        if dim >= len(square):
-            raise ValueError(f"dim must be below the number of features, {len(square)}; got {dim}")
+        square, count = np.zeros(()), 0
+        for batch in observations:
+            square, count = square + self._square(batch), count + len(batch)
+        dim = self._dimension(len(self.layer.weight), count)
         self.directions_ = np.linalg.eigh(square)[1][:, : len(square) - dim]
         return self
+
+    def _dimension(self, width: int, count: int) -> int:
+        """Of the principal subspace; fewer inputs do not say what it is."""
+        dim = self.dim or _usual(width)
+        if dim >= width:
+            raise InputError(
+                f"fitting head {self.name!r}: expected dim below the number of features, {width}; found {dim}"
+            )
+        if count <= dim:
+            raise CalibrationError(
+                f"fitting head {self.name!r}: expected at least {dim + 1} inputs, one more than the principal subspace "
+                f"has dimensions, found {count}; give more, or a smaller dim",
+                needed=dim + 1,
+            )
+        return dim
 
     def _square(self, batch: Array) -> Array:
         rows = finite(batch) - self.layer.origin

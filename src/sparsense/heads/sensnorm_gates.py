@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from sparsense.autodiff import Layer, weighted_layers
+from sparsense.errors import InputError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.contributions import Contributions, channel_names, channels_of
 from sparsense.heads.gaussian_head import GaussianHead
@@ -48,7 +49,7 @@ class SensitivityGates(GaussianHead):
         gates = sensitivities(network, layers, elasticity_seed(network), structure="channel")
         row = concatenated(op, gates)
         if row.shape is not None and isinstance(row.shape[1], int) and row.shape[1] > MAXIMUM:
-            raise ValueError(
+            raise InputError(
                 f"head {self.name!r} compares at most {MAXIMUM} channels, found {row.shape[1]}: restrict it with "
                 "layers=..."
             )

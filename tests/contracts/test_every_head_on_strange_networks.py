@@ -1,0 +1,61 @@
+"""Networks that are no usual classifier: every head gives a score that means something, or says what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from observing import ROWS
+from sparsense.data.dataset import Dataset
+from sparsense.detector import calibrated, fit_head
+from sparsense.errors import CalibrationError, GraphError
+from sparsense.graph import Builder, ForwardGraph, forward_graph
+from sparsense.heads import HEADS
+
+CLASSIFIERS = [name for name in HEADS if HEADS[name].task != "reconstruction"]
+WITHOUT_CLASSES = [  # compare an input with fitting data, or look at gradients of the one logit
+    "gaia_z", "gram", "grood", "knn", "mahalanobis", "nci", "purview",
+    "residual", "sensnorm", "sensnorm_gates", "sensnorm_profile", "sensnorm_profile_knn", "she",
+]  # fmt: skip
+RANDOM = np.random.default_rng(0)
+DATA = Dataset("fit", RANDOM.normal(size=(200, 5)).astype(np.float32), np.zeros(200, int))
+
+
+def rows_network(classes: int, activation: str = "Relu") -> ForwardGraph:
+    """5 numbers -> 8 hidden ones -> logits."""
+    random = np.random.default_rng(1)
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 5])], [], nodes=[], opset_imports={"": 20})
+    graph.name, op = "rows", Builder(graph)
+    shapes: Any = [(5, 8), (8, classes)]
+    first, last = (random.normal(size=shape).astype(np.float32) for shape in shapes)
+    hidden = op.call(activation, op.Gemm(graph.inputs[0], first, np.full(8, 0.5, np.float32)))[0]
+    graph.outputs.append(op.Gemm(hidden, last, np.ones(classes, np.float32)))
+    return forward_graph(ir.Model(graph, ir_version=10), ROWS)
+
+
+def fitted(name: str, network: ForwardGraph, **options: Any) -> Any:
+    return fit_head(network, HEADS[name](**options), DATA, preprocessing=ROWS)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name not in WITHOUT_CLASSES])
+def test_one_logit_is_compared_with_no_other(name: str) -> None:
+    """Energy and logit would call one of the two answers anomalous, the others give the same score to everything."""
+    with pytest.raises((GraphError, CalibrationError), match=r"expected (labels of )?at least 2 classes, found"):
+        fitted(name, rows_network(1))
+
+
+@pytest.mark.parametrize("name", WITHOUT_CLASSES)
+def test_one_logit_is_enough_for_heads_that_compare_inputs(name: str) -> None:
+    scores = fitted(name, rows_network(1)).scores(RANDOM.normal(size=(50, 5)).astype(np.float32))
+    assert np.isfinite(scores).all()
+    assert scores.std() > 0
+
+
+def test_a_score_that_never_changes_is_no_detector() -> None:
+    """Without a ReLU no entry of a gradient is 0."""
+    scored = fitted("gaia_z", rows_network(3, "Tanh"))
+    with pytest.raises(CalibrationError, match="'gaia_z': expected scores that differ, found 1 for all 200 inputs"):
+        calibrated(scored, scored.judge(DATA.inputs), 0.05)
