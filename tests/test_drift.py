@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -48,6 +50,22 @@ def test_false_alarms_stay_below_the_level(n: int, m: int, ties: bool) -> None:
             calibration, new = np.maximum(calibration, 0), np.maximum(new, 0)
         alarms += drift_test(p_values(calibration, new), n)[1] <= 0.05
     assert alarms / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+@pytest.mark.parametrize("lowest", [-9.0, 0.5])
+def test_tied_scores_are_no_drift_in_either_direction(lowest: float) -> None:
+    """Scores of 0 for most inputs, as gradients of many heads have; and without ties the numbers stay."""
+    random = np.random.default_rng(0)
+    alarms = found = 0
+    for _ in range(400):
+        calibration, new = (np.maximum(random.normal(size=n), lowest) for n in (200, 500))
+        test = partial(drift_test, n=200, alternative="any")
+        alarms += test(p_values(calibration, new), calibration=calibration)[1] <= 0.05
+        found += test(p_values(calibration, np.maximum(new - 1, lowest)), calibration=calibration)[1] <= 0.05
+        if lowest < -8:
+            assert test(p_values(calibration, new)) == test(p_values(calibration, new), calibration=calibration)
+    assert alarms / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert found > 390
 
 
 def test_a_rise_is_found_and_a_fall_only_when_asked_for() -> None:

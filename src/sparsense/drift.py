@@ -6,25 +6,34 @@ import math
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from sparsense.calibrate import p_values
 from sparsense.errors import CalibrationError
 
 
-def drift_test(p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"] = "anomalous") -> tuple[float, float]:
+def drift_test(
+    p: ArrayLike,
+    n: int,
+    *,
+    alternative: Literal["anomalous", "any"] = "anomalous",
+    calibration: ArrayLike | None = None,
+) -> tuple[float, float]:
     """Kolmogorov-Smirnov test of p-values against the uniform distribution on {1, ..., n + 1} / (n + 1).
 
     D = max over that grid of F(u) - u ("anomalous") or of |F(u) - u| ("any")
 
     The sample size is n m / (n + m): n calibration samples know the distribution of the scores only so well.
     Tied scores make p-values too large, never too small, so "anomalous" stays valid; "any" would take
-    ties for a drift. Where each predicted class has its own threshold, p-values are comparable within a class: test the
-    classes one by one, each with its own n.
+    ties for a drift, unless it is given the calibration scores: F is then compared with their own distribution. Where
+    each predicted class has its own threshold, p-values are comparable within a class: test the classes one by one,
+    each with its own n.
 
     Args:
         p: `[m]` p-values of new inputs.
         n: Number of calibration samples behind them.
         alternative: "anomalous": the scores have risen. "any": they have changed (for scores without ties).
+        calibration: The calibration scores `[n]`; with them "any" is valid for scores with ties, too.
 
     Returns:
         D in [0, 1], and the probability of at least this D without drift (asymptotic).
@@ -40,10 +49,17 @@ def drift_test(p: ArrayLike, n: int, *, alternative: Literal["anomalous", "any"]
             + (f"got {values.min()} to {values.max()}" if values.size else "got none")
         )
     sided: Literal[1, 2] = 1 if alternative == "anomalous" else 2
-    share = np.cumsum(np.bincount(ranks.astype(np.int64), minlength=n + 2)[1:]) / values.size
-    gap = share - np.arange(1, n + 2) / (n + 1)
+    usual = np.arange(1, n + 2) / (n + 1)
+    if calibration is not None and sided == 2 and len(np.unique(calibration)) < n:
+        usual = _shares(np.rint(p_values(calibration, calibration) * (n + 1)), n)
+    gap = _shares(ranks, n) - usual
     largest = float(np.max(gap if sided == 1 else np.abs(gap)))
     return largest, _kolmogorov_tail(math.sqrt(n * values.size / (n + values.size)) * largest, sided=sided)
+
+
+def _shares(ranks: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The share of ranks at or below 1 .. n + 1."""
+    return np.asarray(np.cumsum(np.bincount(ranks.astype(np.int64), minlength=n + 2)[1:]) / len(ranks))
 
 
 def _kolmogorov_tail(x: float, *, sided: Literal[1, 2]) -> float:

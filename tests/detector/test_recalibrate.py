@@ -159,6 +159,13 @@ def test_without_data_and_without_stored_scores_it_says_what_to_give(path: Path)
     recalibrate(path, rate=0.2)  # now it does
 
 
+def test_classes_that_the_file_does_not_remember_are_asked_for(path: Path) -> None:
+    with pytest.raises(
+        CalibrationError, match="expected the class predicted for every calibration input, found scores"
+    ):
+        recalibrate(path, rate=0.1, per_class="pool")
+
+
 @pytest.mark.parametrize("planted", ["weight", "card"])
 def test_a_file_that_lost_its_proof_is_not_replaced(path: Path, planted: str) -> None:
     proto = onnx.load(path)

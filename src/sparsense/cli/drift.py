@@ -40,7 +40,7 @@ def drift(
     from sparsense.runtime import ExportedDetector
 
     loaded = ExportedDetector(detector, threads=threads)
-    rows = by_class(loaded, *collected(loaded, inputs), alternative="any" if either else "anomalous")
+    rows = by_class(loaded, *collected(loaded, inputs), either=either)
     probability = min(1.0, len(rows) * min(row["probability"] for row in rows))
     found = {"drift": probability < level, "probability": probability, "level": level, "tests": rows}
     if as_json:
@@ -70,12 +70,18 @@ def collected(detector: ExportedDetector, inputs: list[str]) -> tuple[NDArray[np
 
 
 def by_class(
-    detector: ExportedDetector, p: NDArray[np.float64], classes: NDArray[np.int64], *, alternative: Any
+    detector: ExportedDetector, p: NDArray[np.float64], classes: NDArray[np.int64], *, either: bool
 ) -> list[dict[str, Any]]:
-    """One test of all inputs, or one of each predicted class that occurs; each with its own calibration samples."""
+    """One test of all inputs, or one of each predicted class that occurs; each with its own calibration samples.
+
+    For lower scores the file's calibration scores are asked, too: among tied ones, p-values are never uniform.
+    """
     import numpy as np
 
+    from sparsense.detector.recalibrate import remembered
     from sparsense.drift import drift_test
+
+    known = remembered(detector.path) if either else None
 
     calibration = detector.card["calibration"]
     rows = []
@@ -83,7 +89,10 @@ def by_class(
         own = calibration["classes"][label] if "classes" in calibration else None
         n = calibration["n"] if own is None or own["pooled"] else own["n"]
         chosen = p[classes == label]
-        statistic, probability = drift_test(chosen, n, alternative=alternative)
+        scores = None if known is None else known.scores
+        if known is not None and own is not None and not own["pooled"]:
+            scores = known.scores[known.classes == label]
+        statistic, probability = drift_test(chosen, n, alternative="any" if either else "anomalous", calibration=scores)
         rows.append(
             {"class": "all" if own is None else str(label), "inputs": len(chosen), "calibrated": n,
              "statistic": statistic, "probability": probability}

@@ -68,9 +68,20 @@ def calibration_of(
             f"calibrating head {head!r}: {(~np.isfinite(scores)).sum()} of {len(scores)} scores are NaN or "
             "infinite; check the calibration data"
         )
+    if len(scores) > 1 and not np.ptp(scores):
+        raise CalibrationError(
+            f"calibrating head {head!r}: expected scores that differ, found {scores[0]:.6g} for all {len(scores)} "
+            "inputs; no threshold can tell anything apart. If the inputs differ, this head does not suit this network: "
+            "choose another"
+        )
     if per_class == "no":
         return calibrate(scores, rate)
     count = dims(output)[1] if len(dims(output)) == 2 else None
+    if held_out.classes is None and isinstance(count, int):
+        raise CalibrationError(
+            f"calibrating head {head!r} class by class: expected the class predicted for every calibration input, "
+            "found scores alone; give inputs instead of what the file remembers"
+        )
     if held_out.classes is None or not isinstance(count, int):
         raise CalibrationError(
             f"calibrating head {head!r} class by class: expected a classifier with a known number of classes and the "

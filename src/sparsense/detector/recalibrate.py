@@ -66,7 +66,7 @@ def recalibrate(
     model = ir.from_proto(parse(path)[0])
     seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
     if inputs is None:
-        held_out, data = _stored(model, detector), None
+        held_out, data = _stored(detector), None
     else:
         held_out, data, hashes = _scored(detector, inputs, name)
         refuse_shared(unpack(seen, FITTED), hashes, name=name, fitted="fitting data")
@@ -104,16 +104,25 @@ def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> t
     return held_out, about, np.concatenate(hashes)
 
 
-def _stored(model: ir.Model, detector: ExportedDetector) -> HeldOut:
+def _stored(detector: ExportedDetector) -> HeldOut:
     """What the file remembers of its calibration; the card knows already where it came from."""
-    constants = model.graph.initializers
-    if SCORES not in constants:
+    if (found := remembered(detector.path)) is None:
         raise InputError(
             f"recalibrating {detector.path}: the file does not hold the scores that it was calibrated with; give "
             "in-distribution inputs"
         )
-    classes = _array(constants[CLASSES]) if CLASSES in constants else None
-    return HeldOut(_array(constants[SCORES]), classes)
+    return found
+
+
+def remembered(path: str | Path) -> HeldOut | None:
+    """The scores that a detector was calibrated with, and the classes predicted for them where each has a threshold.
+
+    None where the file does not hold them.
+    """
+    constants = ir.from_proto(parse(path)[0]).graph.initializers
+    if SCORES not in constants:
+        return None
+    return HeldOut(_array(constants[SCORES]), _array(constants[CLASSES]) if CLASSES in constants else None)
 
 
 def _array(value: ir.Value) -> Array:
