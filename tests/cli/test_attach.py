@@ -17,7 +17,7 @@ from sparsense.cli import app
 from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import AttachSettings
-from sparsense.heads import Head
+from sparsense.heads import Head, make_head
 
 CARD = {"calibration": {"threshold": 1.5, "rate": 0.05, "n": 99, "interval": [0.017, 0.1]}}
 
@@ -144,3 +144,29 @@ def test_mistakes(attached: dict[str, Any], arguments: list[str], model: str, da
     assert result.exit_code == 2
     assert result.stderr == f"error: {message}\n"
     assert attached == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "option", "message"),
+    [
+        ("react", "percentile=most", "percentile must be a number; got 'most'"),
+        ("react", "percentile=true", "percentile must be a number; got True"),
+        ("msp", "temperature=[1]", "temperature must be a number; got [1]"),
+        ("knn", "k=many", "k must be a number; got 'many'"),
+        ("knn", "k=inf", "k must be a whole number, at least 1; got inf"),
+        ("sensnorm", "p=large", "the order p of a norm must be a number; got 'large'"),
+        ("sensnorm_profile", "p=[]", "p must hold at least one order of a norm; got none"),
+    ],
+)
+def test_an_option_that_is_no_number(attached: dict[str, Any], head: str, option: str, message: str) -> None:
+    result = attach("--head", head, "--option", option)
+    assert result.exit_code == 2, result.output
+    assert result.stderr == f"error: attaching head {head!r}: {message}\n"
+
+
+@pytest.mark.parametrize("written", ["inf", ".inf"])
+def test_the_largest_of_all_sensitivities(attached: dict[str, Any], written: str) -> None:
+    """Infinity is a word in the card, which is JSON."""
+    assert attach("--head", "sensnorm_profile", "--option", f"p=[1, {written}]").exit_code == 0
+    assert attached["options"]["p"] == (1.0, "inf")
+    assert make_head("sensnorm_profile", attached["options"]).p == (1.0, np.inf)  # type: ignore[attr-defined]

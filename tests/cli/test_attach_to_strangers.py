@@ -253,3 +253,33 @@ def test_probabilities_are_pointed_out(tmp_path: Path, monkeypatch: pytest.Monke
     )
     quiet = CliRunner().invoke(app, [*command, "--output-name", "raw"])
     assert "note:" not in quiet.stderr
+
+
+@pytest.mark.parametrize("squashing", ["LogSoftmax", "Sigmoid"])
+def test_a_refusal_of_probabilities_names_the_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squashing: str
+) -> None:
+    """Heads on features look for a fully connected layer, and find what is behind it."""
+    monkeypatch.chdir(tmp_path)
+    nodes = [node("MatMul", ["x", "w"], ["raw"]), node(squashing, ["raw"], ["squashed"])]
+    proto = file(nodes, ["N", 4], 3, 18, {"w": array(4, 3)})
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("squashed", TensorProto.FLOAT, ["N", 3]))
+    onnx.save(proto, "model.onnx")
+    np.savez("rows.npz", X=np.random.default_rng(1).normal(size=(120, 4)).astype(np.float32))
+    command = ["attach", "model.onnx", "--head", "knn", "--data", "rows.npz", "--output", "d.onnx"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith(
+        "'squashed' holds probabilities; the logits before them are 'raw': name that output\n"
+    )
+    assert CliRunner().invoke(app, [*command, "--output-name", "raw"]).exit_code == 0
+
+
+def test_a_classifier_of_rows_is_no_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(file([node("MatMul", ["x", "w"], ["logits"])], ["N", 4], 3, 18, {"w": array(4, 3)}), "model.onnx")
+    np.savez("rows.npz", X=np.random.default_rng(1).normal(size=(120, 4)).astype(np.float32))
+    command = ["attach", "model.onnx", "--head", "reconstruction_error", "--data", "rows.npz", "--output", "d.onnx"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "an autoencoder has an output shaped like its input" in refused.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsense.autodiff.preflight import preflight
-from sparsense.autodiff.shapes import rank
+from sparsense.autodiff.shapes import dims, rank
 from sparsense.class_calibration import PerClass
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -24,7 +24,7 @@ from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradients import TOLERANCE, check_gradients
 from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import check_held_out, properties
-from sparsense.errors import GraphError
+from sparsense.errors import GraphError, SparsenseError
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
@@ -95,7 +95,8 @@ def attach_to_file(
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
-    with _obstacles_named(network):
+    answer = model.graph.outputs[0]
+    with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
     held_out = preprocessing.arrange(calibration.inputs)
     progress(f"calibrating on {calibration.name}", 0, len(held_out))
@@ -104,7 +105,8 @@ def attach_to_file(
     judged = scored.judge(held_out)
     closed, found = calibrated(scored, judged, settings.false_alarm_rate, per_class=settings.per_class)
     progress("comparing with a second evaluation", 0, len(compared))
-    parity = second_opinion(scored, compared, tolerance=settings.tolerance)
+    with _logits_named(answer):
+        parity = second_opinion(scored, compared, tolerance=settings.tolerance)
     card: dict[str, Any] = {
         "name": Path(output).stem,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -112,7 +114,7 @@ def attach_to_file(
         "options": head.options(),
         "learnt": head.learnt_numbers(),
         "task": network.task,
-        "network": {"output": model.graph.outputs[0].name, "logits": logits_before(model.graph.outputs[0])},
+        "network": {"output": answer.name, "logits": logits_before(answer)},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit), "calibration": _describe(calibration)},
@@ -122,7 +124,8 @@ def attach_to_file(
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
     } | about
     seen = properties(preprocessing.arrange(fit.inputs), held_out)
-    rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
+    with _logits_named(answer):
+        rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
     return {**card, "parity": {**card["parity"], "rows": rows}}
 
 
@@ -138,18 +141,41 @@ def _task(head: Head) -> Task:
 
 
 def _check_output(network: ForwardGraph, name: str) -> None:
-    """Logits are a matrix, a reconstruction has as many axes as the input."""
+    """Logits are a matrix, a reconstruction is shaped like the input."""
     if network.output.shape is None:
         raise GraphError(
             f"attaching to {name}: expected an output of known rank, found none for {network.output.name!r}; "
             "export the model with shapes that can be inferred"
         )
-    expected = rank(network.target) if network.task == "reconstruction" else 2
-    if rank(network.output) != expected:
+    if network.task == "reconstruction" and not _alike(dims(network.target), dims(network.output)):
         raise GraphError(
-            f"attaching to {name}: a {network.task} has an output with {expected} axes, found "
-            f"{list(network.output.shape or ())}; put the right output first, or choose a head for the other task"
+            f"attaching to {name}: an autoencoder has an output shaped like its input, {dims(network.target)}; found "
+            f"{dims(network.output)}; put the right output first, or choose a head for classifiers"
         )
+    if network.task == "classifier" and rank(network.output) != 2:
+        raise GraphError(
+            f"attaching to {name}: a classifier has an output with 2 axes, found "
+            f"{list(network.output.shape or ())}; put the right output first, or choose a head for autoencoders"
+        )
+
+
+def _alike(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether two shapes can be equal; a size that is not known is any."""
+    known = (pair for pair in zip(one[1:], other[1:], strict=False) if all(isinstance(size, int) for size in pair))
+    return len(one) == len(other) and all(a == b for a, b in known)
+
+
+@contextmanager
+def _logits_named(answer: ir.Value) -> Iterator[None]:
+    """A refusal of probabilities says where the logits before them are."""
+    try:
+        yield
+    except SparsenseError as error:
+        if logits := logits_before(answer):
+            error.add_note(
+                f"{answer.name!r} holds probabilities; the logits before them are {logits!r}: name that output"
+            )
+        raise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sparsense.errors import GraphError
 from sparsense.graph.load import without_maps
 from sparsense.reading import reading
 
-SQUASHING = ("Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
+SQUASHING = ("LogSoftmax", "Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
 
 
 def choose_output(model: ir.Model, name: str | None = None, *, what: str = "the model") -> ir.Model:

@@ -101,7 +101,7 @@ class Head(ABC):
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments, for the card; every head keeps them under their own names."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: _written(getattr(self, name)) for name in inspect.signature(type(self)).parameters}
 
     def learnt(self, name: str) -> Array:
         """A learnt array; NotFittedError before `fit`."""
@@ -112,6 +112,13 @@ class Head(ABC):
                 "data first"
             )
         return value
+
+
+def _written(value: Any) -> Any:
+    """An option as a card can hold it: JSON has no infinity, which is then the word `inf`."""
+    if isinstance(value, tuple):
+        return tuple(map(_written, value))
+    return "inf" if isinstance(value, float) and value == float("inf") else value
 
 
 HEADS: Registry[type[Head]] = Registry("head")

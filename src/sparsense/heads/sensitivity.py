@@ -13,7 +13,7 @@ from sparsense.autodiff.shapes import dims
 from sparsense.autodiff.weight_gradient import blocks
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.checks import one_of
+from sparsense.heads.checks import number, one_of
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, shared_out
 from sparsense.heads.head import Array
 
@@ -146,7 +146,7 @@ def _norms_side_by_side(op: Builder, row: ir.Value, widths: Sequence[int], order
 
 def check_order(order: float) -> float:
     """A norm's order: at least 1, `inf` allowed."""
-    order = float(order)
+    order = float(number("the order p of a norm", order))
     if not order >= 1:
         raise ValueError(f"the order p of a norm must be at least 1 (inf allowed); got {order}")
     return order

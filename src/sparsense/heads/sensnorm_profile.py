@@ -63,4 +63,7 @@ def log_norms(
 
 def check_orders(p: float | Sequence[float]) -> tuple[float, ...]:
     """One order or several, as a tuple."""
-    return tuple(check_order(order) for order in (p if isinstance(p, Sequence) else [p]))
+    orders = p if isinstance(p, Sequence) and not isinstance(p, str) else [p]
+    if not orders:
+        raise ValueError("p must hold at least one order of a norm; got none")
+    return tuple(check_order(order) for order in orders)
