@@ -11,7 +11,6 @@ import pytest
 from observing import linear_network
 from sparsense.data.dataset import Dataset
 from sparsense.detector import fit_head
-from sparsense.errors import InputError
 from sparsense.graph import Builder, Session
 from sparsense.heads import HEADS
 from sparsense.heads.noise import noise_like
@@ -140,7 +139,7 @@ def test_noise_for_rows_lies_within_each_column() -> None:
 
 def test_gates_of_a_network_that_is_too_wide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparsense.heads.sensnorm_gates.MAXIMUM", 10)
-    with pytest.raises(InputError, match=r"compares at most 10 channels, found 16: restrict it with layers=\.\.\."):
+    with pytest.raises(ValueError, match=r"compares at most 10 channels, found 16: restrict it with layers=\.\.\."):
         scored("sensnorm_gates", tiny_data("fit", 240, seed=0))
     assert scored("sensnorm_gates", tiny_data("fit", 240, seed=0), layers=["stem"]).head.state()["means"].shape == (
         4,
