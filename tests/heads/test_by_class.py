@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from observing import linear_network
+from observing import linear_network, on_features
 from sparsense.data.dataset import Dataset
 from sparsense.detector import fit_head
 from sparsense.graph import Builder, Session
 from sparsense.heads import HEADS
 from sparsense.heads.noise import noise_like
 from sparsense.heads.row_sums import row_sums
+from sparsense.oracles import oracle_scores
 from tiny_classifier import CLASSES, tiny_data, tiny_graph, tiny_network
 
 
@@ -145,3 +147,48 @@ def test_gates_of_a_network_that_is_too_wide_are_refused(monkeypatch: pytest.Mon
         4,
         6,
     )
+
+
+def test_ranges_are_shared_where_classes_have_few_inputs_or_tables_would_be_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, test = tiny_data("fit", 240, seed=0), tiny_data("test", 24, seed=5).inputs
+    each = scored("gram", data)
+    assert each.head.state()["lowest"].shape == (CLASSES, 80)
+    for few in (scored("gram", data.subset(9 * CLASSES)), scored("gram", data, by_class=False)):
+        assert few.head.state()["lowest"].shape == (1, 80)
+    monkeypatch.setattr("sparsense.heads.gram.MAXIMUM", 80 * CLASSES - 1)
+    shared = scored("gram", data)
+    state = shared.head.state()
+    np.testing.assert_array_equal(state["lowest"][0], each.head.state()["lowest"].min(0))
+    np.testing.assert_array_equal(state["highest"][0], each.head.state()["highest"].max(0))
+    expected = oracle_scores(shared, tiny_network(), test)
+    np.testing.assert_allclose(shared.scores(test), expected, rtol=1e-5, atol=1e-5 * expected.std())
+
+
+def test_classes_of_few_inputs_share_one_mean() -> None:
+    data = tiny_data("fit", 240, seed=0)
+    network, head = tiny_graph().copy(), HEADS["sensnorm_profile"]()
+    value, logits = Session(network.model, [head.describe(network), network.output])(data.inputs)
+    predicted = logits.argmax(1)
+    rare = [np.flatnonzero(predicted == label)[:count] for label, count in ((0, 4), (1, 3))]
+    kept = np.sort(np.concatenate([*rare, np.flatnonzero(predicted > 1)]))
+    means = scored("sensnorm_profile", data.subset(kept)).head.state()["means"]
+    together = value[np.concatenate(rare)].mean(0)
+    np.testing.assert_allclose(means[:2], [together, together], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(means[3], value[predicted == 3].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_means_of_one_input_each_do_not_make_everything_usual() -> None:
+    """With as many classes as inputs, means of their own would leave no covariance at all."""
+    random, count = np.random.default_rng(0), 30
+    weight = 0.1 * random.standard_normal((3, count))
+    rows, strange = random.standard_normal((count, 3)), 8 + random.standard_normal((count, 3))
+
+    class Features(HEADS["sensnorm_profile"]):
+        def describe(self, network: Any) -> ir.Value:
+            return network.features
+
+    found = on_features(Features(), weight, np.zeros(count), rows, np.concatenate([rows, strange]))
+    assert found[:count].mean() == pytest.approx(3, rel=0.2)  # chi-square of 3 degrees of freedom
+    assert found[count:].min() > found[:count].max()

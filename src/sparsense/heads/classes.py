@@ -49,8 +49,11 @@ class ClassMoments:
         return cls.of(labelled(batches, labels))
 
     @classmethod
-    def of(cls, batches: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> ClassMoments:
-        """The same from batches that come with their labels: `[n, D]` and `[n]`."""
+    def of(cls, batches: Iterable[tuple[NDArray[Any], NDArray[Any]]], *, least: int = 1) -> ClassMoments:
+        """The same from batches that come with their labels: `[n, D]` and `[n]`.
+
+        Classes with fewer than `least` observations are taken for one, of label -1.
+        """
         origin: Any = None
         square: Any = 0.0
         sums: dict[int, Matrix] = {}
@@ -64,6 +67,9 @@ class ClassMoments:
                 chosen = rows[classes == label]
                 sums[label] = sums.get(label, np.zeros(len(origin))) + chosen.sum(0)
                 counts[label] = counts.get(label, 0) + len(chosen)
+        for label in [label for label, count in counts.items() if count < least]:
+            sums[-1] = sums.get(-1, 0.0) + sums.pop(label)
+            counts[-1] = counts.get(-1, 0) + counts.pop(label)
         return cls._of_sums(origin, square, sums, counts)
 
     @classmethod

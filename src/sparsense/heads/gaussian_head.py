@@ -24,12 +24,14 @@ from sparsense.heads.sensitivity import divided_by_gates
 from sparsense.heads.shrinkage import likeliest_shrinkage
 
 ROWS = 4000  # more do not move the choice of the shrinkage
+PER_CLASS = 5  # fitting inputs of a class, for it to have a mean of its own
 
 
 class GaussianHead(Head):
     """score = (v - mu)^T C^-1 (v - mu), mu of the predicted class or of all; a subclass says what v is.
 
-    With `by_class` the covariance is that within classes. A class that was never predicted has the mean of all.
+    With `by_class` the covariance is that within classes. Classes that were predicted for fewer than 5 fitting inputs
+    share one mean, also with those that were never predicted; without any of the former, these have the mean of all.
     Without a given shrinkage it is the one under which held-out fitting data are likeliest.
     """
 
@@ -56,13 +58,19 @@ class GaussianHead(Head):
         """Learn what is usual and how it varies, in one pass."""
         keeper = Sample(ROWS)
         batches = observations if self.shrinkage is not None else keeper.watch(observations)
-        found = ClassMoments.of(self._parts(batch) for batch in batches)
-        self.means_ = np.tile(found.mean, (max(self._classes, 1), 1))
-        self.means_[found.classes] = found.means
-        chosen = likeliest_shrinkage(*self._parts(keeper.rows())) if self.shrinkage is None else self.shrinkage
+        found = ClassMoments.of((self._parts(batch) for batch in batches), least=PER_CLASS)
+        own = found.classes >= 0
+        self.means_ = np.tile(found.mean if own.all() else found.means[0], (max(self._classes, 1), 1))
+        self.means_[found.classes[own]] = found.means[own]
+        chosen = self._likeliest(keeper.rows(), found.classes) if self.shrinkage is None else self.shrinkage
         self.whitening_ = whitening(found.mean, found.within, shrinkage=chosen)
         self.shrinkage_ = np.asarray(chosen)
         return self
+
+    def _likeliest(self, rows: Array, known: Array) -> float:
+        """Shrinkage chosen with classes that have no mean of their own taken for one."""
+        values, classes = self._parts(rows)
+        return likeliest_shrinkage(values, np.where(np.isin(classes, known), classes, self._classes))
 
     def _parts(self, batch: Array) -> tuple[Array, Array]:
         """V and the predicted class of a batch of observations."""

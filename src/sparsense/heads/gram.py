@@ -13,7 +13,7 @@ from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
-from sparsense.heads.checks import at_least
+from sparsense.heads.checks import at_least, flag
 from sparsense.heads.contributions import Contributions, channel_names, names_of, per_group
 from sparsense.heads.halves import parts
 from sparsense.heads.head import Array, Head, register
@@ -22,6 +22,8 @@ from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.spool import spooled
 
 LEAST = 1e-6  # of a range's end, which the deviation is divided by
+PER_CLASS = 10  # fitting inputs for each class on average, for classes to have ranges of their own
+MAXIMUM = 2**22  # ends of ranges of one kind: a file holds four such tables
 
 
 @register
@@ -32,11 +34,13 @@ class GramMatrices(Head):
     d_l(x)  = sum over p and channels of max(min - g, 0) / |min| + max(g - max, 0) / |max|
     score   = sum_l d_l / E[d_l] / max_k softmax(f)_k,  min and max over inputs predicted as the same class
 
-    E[d_l] comes from inputs whose ranges were learnt from other inputs. Layers are those with weights.
+    E[d_l] comes from inputs whose ranges were learnt from other inputs. Layers are those with weights. With fewer than
+    10 fitting inputs for each class, or tables of more than 4 million numbers, all classes share their ranges.
 
     Args:
         powers: p, whole numbers from 1; the publication takes 1 to 10, which can overflow float32.
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
+        by_class: False compares with the ranges of all classes.
 
     Reference:
         Sastry and Oore, "Detecting out-of-distribution examples with Gram matrices", ICML 2020, arXiv:1912.12510.
@@ -45,11 +49,16 @@ class GramMatrices(Head):
     name = "gram"
 
     def __init__(
-        self, *, powers: Sequence[int] | int = (1, 2, 3, 4, 5), layers: Sequence[str] | int | None = None
+        self,
+        *,
+        powers: Sequence[int] | int = (1, 2, 3, 4, 5),
+        layers: Sequence[str] | int | None = None,
+        by_class: bool = True,
     ) -> None:
         orders = powers if isinstance(powers, Sequence) else [powers]
         self.powers = tuple(at_least("powers", order, 1) for order in orders)
         self.layers = layers
+        self.by_class = flag("by_class", by_class)
         self._channels: list[int] = []
         self._classes = 0
 
@@ -67,14 +76,20 @@ class GramMatrices(Head):
                     f"fitting head {self.name!r}: expected at least 2 inputs, found {len(spool)}", needed=2
                 )
             half, total = parts(spool.means, 2), np.zeros(sum(self._widths))
+            rows = self._classes if self._by_class(len(spool)) else 1
             for this in (0, 1):
-                ranges = self._ranges(spool.blocks(half != this))
-                total += sum(_deviations(*seen, *ranges) for seen in self._split(spool.blocks(half == this)))
+                ranges = self._ranges(spool.blocks(half != this), rows)
+                total += sum(_deviations(*seen, *ranges) for seen in self._split(spool.blocks(half == this), rows))
             expected = self._per_layer(total / len(spool))
-            self.lowest_, self.highest_ = self._ranges(spool.blocks())
+            self.lowest_, self.highest_ = self._ranges(spool.blocks(), rows)
         per_channel = np.repeat(1 / np.maximum(expected, LEAST), self._channels)
         self.weights_ = np.tile(per_channel, len(self.powers))
         return self
+
+    def _by_class(self, inputs: int) -> bool:
+        """Whether every class gets ranges of its own."""
+        numbers = self._classes * sum(self._widths)
+        return self.by_class and inputs >= PER_CLASS * self._classes and numbers <= MAXIMUM
 
     @property
     def _widths(self) -> list[int]:
@@ -86,16 +101,17 @@ class GramMatrices(Head):
         per_part = np.add.reduceat(sums, np.cumsum([0, *self._widths[:-1]]))
         return np.asarray(per_part.reshape(len(self.powers), -1).sum(0))
 
-    def _split(self, blocks: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
-        """Row sums and predicted classes."""
-        for rows in blocks:
-            yield rows[:, : -self._classes].astype(np.float64), rows[:, -self._classes :].argmax(1)
+    def _split(self, blocks: Iterable[Array], rows: int) -> Iterator[tuple[Array, Array]]:
+        """Row sums, and which row of the tables they belong to: that of the predicted class, or the only one."""
+        for block in blocks:
+            classes = block[:, -self._classes :].argmax(1)
+            yield block[:, : -self._classes].astype(np.float64), classes if rows > 1 else np.zeros_like(classes)
 
-    def _ranges(self, blocks: Iterable[Array]) -> tuple[Array, Array]:
+    def _ranges(self, blocks: Iterable[Array], rows: int) -> tuple[Array, Array]:
         """Smallest and largest sum for each predicted class, [K, D]; a class never predicted has those of all."""
-        low = np.full((self._classes, sum(self._widths)), np.inf)
+        low = np.full((rows, sum(self._widths)), np.inf)
         high = -low
-        for sums, classes in self._split(blocks):
+        for sums, classes in self._split(blocks, rows):
             for label in np.unique(classes):
                 chosen = sums[classes == label]
                 low[label] = np.minimum(low[label], chosen.min(0))
@@ -128,7 +144,7 @@ class GramMatrices(Head):
     def _deviation(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Weighted deviation of every row sum, over the predicted class's probability: [N, powers * channels]."""
         low, high, weights = (self.learnt(name) for name in ("lowest", "highest", "weights"))
-        sums, logits = op.call("Split", observed, [low.shape[1], len(low)], axis=1, outputs=2)
+        sums, logits = op.call("Split", observed, [low.shape[1], self._classes], axis=1, outputs=2)
         predicted = op.ArgMax(logits, axis=1, keepdims=0)
         below = op.Sub(_of_class(op, low, predicted), sums)
         above = op.Sub(sums, _of_class(op, high, predicted))
@@ -140,8 +156,10 @@ class GramMatrices(Head):
         return op.Div(outside, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
 
 
-def _of_class(op: Builder, table: Array, predicted: ir.Value) -> ir.Value:
-    return op.Gather(table.astype(np.float32), predicted, axis=0)
+def _of_class(op: Builder, table: Array, predicted: ir.Value) -> ir.Value | Array:
+    """The predicted class's row, or the only one."""
+    table = table.astype(np.float32)
+    return op.Gather(table, predicted, axis=0) if len(table) > 1 else table
 
 
 def _deviations(sums: Array, classes: Array, low: Array, high: Array) -> Array:

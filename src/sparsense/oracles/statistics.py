@@ -50,7 +50,7 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
             for found, (scale, offset) in zip(modules, shift, strict=True)
         ]
         sums = np.concatenate([_row_sums(z, power) for power in head.powers for z in maps])
-        label = int(p.argmax())
+        label = min(int(p.argmax()), len(state["lowest"]) - 1)  # or the only row, of all classes
         low, high = state["lowest"][label], state["highest"][label]
         below = np.maximum(low - sums, 0) / np.maximum(np.abs(low), 1e-6)
         above = np.maximum(sums - high, 0) / np.maximum(np.abs(high), 1e-6)
