@@ -47,14 +47,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def held_alone(lock: str | os.PathLike[str]) -> Iterator[None]:
+def held_alone(lock: str | os.PathLike[str], *, seconds: float = 0) -> Iterator[None]:
     """Hold a lock file that the operating system takes back from a process that dies; its folder is there.
 
+    Args:
+        lock: The file.
+        seconds: How long to wait for another process that holds it.
+
     Raises:
-        BlockingIOError: Another process holds it.
+        BlockingIOError: Another process holds it still.
         sqlite3.OperationalError: The file cannot be made.
     """
-    with closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(lock, timeout=seconds, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:

@@ -124,7 +124,7 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             preprocessing=preprocessing,
             batch_size=recipe.fit.batch_size,
             progress=_labelled(progress, f"{variant.name} {section.name}"),
-            cache=observations(recipe, dense=variant.name == "dense"),
+            cache=observations(recipe),
         )
         parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
         variant.detectors.append(attach(scored, section, recipe, data, parity, variant))
@@ -140,15 +140,14 @@ def attach(
     """Calibrate a fitted head, close its graph, compare it with the oracle, and judge all sets."""
     preprocessing = variant.network.preprocessing
     scored, about = _explained(scored, parity.inputs, section.detail) if section.explain else (scored, {})
-    dense = variant.name == "dense"
-    held_out = judged(scored, data.calibration, preprocessing, dense=dense)
+    held_out = judged(scored, data.calibration, preprocessing)
     asked = recipe.calibrate
     model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
     session = Session(model, threads=1)
     rows = compare(lambda inputs: session(inputs)[0], parity)
     require(rows, what=f"the {variant.name} detector with head {section.name!r}", oracle=parity.oracle)
     sets = {"test": data.test, **data.anomalies}
-    said = {name: judged(scored, part, preprocessing, dense=dense) for name, part in sets.items()}
+    said = {name: judged(scored, part, preprocessing) for name, part in sets.items()}
     scores = {name: np.asarray(found.scores, np.float64) for name, found in said.items()}
     flags = {name: decisions(calibration, found) for name, found in said.items()}
     drawn = explain_examples(scored, sets, scores, preprocessing) if section.explain else None

@@ -16,7 +16,7 @@ from sparsense.data.dataset import shuffled
 from sparsense.detector import Progress
 from sparsense.errors import InputError
 from sparsense.networks.network import Network
-from sparsense.pipeline.shared import record_file
+from sparsense.pipeline.shared import record_file, shared_record
 from sparsense.pipeline.state import State
 from sparsense.recipe.schema import Recipe
 from sparsense.recording.batches import Samples
@@ -94,6 +94,17 @@ def kept_record(
         progress("reading sensitivities", len(data), len(data))
         return record
     record = record_of(network, recipe, data, progress, "recording sensitivities", state=state)
+    if file is not None:
+        record.save(file)
+    return record
+
+
+def pruned_record(network: Network, recipe: Recipe, data: Dataset, progress: Progress) -> SensitivityRecord:
+    """The record of the pruned network; in a sweep it is made once for all runs that pruned alike."""
+    file = shared_record(network, recipe, data)
+    if file is not None and file.is_file():
+        return SensitivityRecord.load(file)
+    record = record_of(network, recipe, data, progress, "recording again, pruned")
     if file is not None:
         record.save(file)
     return record

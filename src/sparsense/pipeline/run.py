@@ -38,8 +38,9 @@ from sparsense.pipeline.measure import (
 )
 from sparsense.pipeline.precision import to_precision
 from sparsense.pipeline.prune import Pruned, make_smaller
-from sparsense.pipeline.records import Scorer, kept_record, record_of
+from sparsense.pipeline.records import Scorer, kept_record, pruned_record
 from sparsense.pipeline.robust import robustness_rows
+from sparsense.pipeline.shared import pruning_state
 from sparsense.pipeline.state import State, kept_state, state_folder
 from sparsense.pipeline.train import train_first
 from sparsense.recipe.schema import NetworkSection, Recipe
@@ -69,8 +70,9 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
-        job = Job(recipe, network, data.samples(), scorer, state, progress)
-        pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
+        with pruning_state(recipe, identity(recipe, data, network)[1:], state) as kept:
+            job = Job(recipe, network, data.samples(), scorer, kept, progress)
+            pruned = None if recipe.prune is None else prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
         save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
@@ -157,8 +159,7 @@ def make_card(
         output = variant.outputs(data.test.inputs)
         accuracy.append(outcome_row(variant.name, "exported", variant.network, data.test, output))
     sizes = {variant.name: size_of(variant) for variant in variants}
-    again = "recording again, pruned"
-    after = None if pruned is None else record_of(pruned.network, recipe, data.train, progress, again)
+    after = None if pruned is None else pruned_record(pruned.network, recipe, data.train, progress)
     text = recipe.to_yaml()
     return Card(
         name=recipe.name,

@@ -97,9 +97,7 @@ def kept_state(folder: Path, *identity: str) -> Iterator[State]:
         identity: What makes the job: its recipe, hashes of its data and networks. Versions and the number of
             threads are added, as they change the numbers.
     """
-    facts = (*identity, __version__, torch.__version__, str(torch.get_num_threads()))
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    found = folder / KEY
+    key, found = job_key(*identity), folder / KEY
     if folder.is_dir() and (not found.is_file() or found.read_text() != key):
         shutil.rmtree(folder)
     try:
@@ -108,6 +106,12 @@ def kept_state(folder: Path, *identity: str) -> Iterator[State]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def job_key(*identity: str) -> str:
+    """The hash of what makes a job, and of what else its numbers depend on."""
+    facts = (*identity, __version__, torch.__version__, str(torch.get_num_threads()))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 @contextmanager
