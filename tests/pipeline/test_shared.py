@@ -202,10 +202,16 @@ def test_an_interrupted_pruning_is_gone_on_with_by_the_next_run(shared, tmp_path
 
 
 def test_a_pruning_that_ended_with_an_error_is_not_gone_on_with(shared, tmp_path):
-    with pytest.raises(InputError), pruning_state(jobs.recipe(PRUNING), ("x",), State(tmp_path, "")) as kept:
-        kept.begin()
-        raise InputError("no")
-    assert not kept.begun
+    def diverge():
+        with pruning_state(jobs.recipe(PRUNING), ("x",), State(tmp_path, "")) as kept:
+            found.append(kept)
+            kept.begin()
+            raise InputError("no")
+
+    found: list[State] = []
+    with pytest.raises(InputError, match="no"):
+        diverge()
+    assert not found[0].begun
 
 
 def test_the_second_waits_for_the_first(shared, tmp_path):

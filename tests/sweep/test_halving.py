@@ -148,6 +148,16 @@ def test_a_line_that_is_being_written_waits(tmp_path):
     assert read_pulse(file) == [(1, 0.5)]
 
 
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
+    network, data = tiny_network(), tiny_data("train", 60, seed=4)
+    file = tmp_path / "x.pulse"
+    file.write_text('{"epoch": 1, "value": 0.5}\n{"epoch": 2, "va')  # as a full disk leaves it
+    again = Pulse(file, network, data)
+    again.load_state({"epochs": 1})
+    again.update(network.module)
+    assert read_pulse(file) == [(1, 0.5), (2, quality(network, data))]
+
+
 def test_stopped_points_are_in_the_report(sweep, tmp_path):
     start(sweep, tmp_path, Runs())
     with open_store(tmp_path / "sweep.sqlite", read_only=True) as store:

@@ -172,6 +172,18 @@ def test_a_finished_run_that_the_store_does_not_know_is_taken(tmp_path):
     assert not (tmp_path / "points" / "p.yaml").exists()  # nothing was run
 
 
+def test_what_a_killed_run_had_begun_to_write_goes(tmp_path):
+    card = make_card(make_scores())
+    begun, other = tmp_path / "points" / ".p.0123abcd", tmp_path / "points" / ".p.state"
+    for folder in (tmp_path / "points" / "p", begun, other):
+        folder.mkdir(parents=True)
+    card.save(tmp_path / "points" / "p" / "card.json")
+    (begun / "half.onnx").touch()
+    assert run_task(task(tmp_path, card.recipe.text)).done
+    assert not begun.exists()
+    assert other.exists()
+
+
 def test_a_card_of_another_recipe_is_not_taken(tmp_path):
     card = make_card(make_scores())
     (tmp_path / "points" / "p").mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,10 +10,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tiny_sweep import TINY, kill_a_worker, needs_ray
 from typer.testing import CliRunner
 
 from sparsense.cli import app
@@ -26,24 +25,6 @@ from sparsense.sweep.store import open_store
 from sparsense.sweep.task import Task
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "sweeps"
-TINY = """
-name: tiny
-network: {source: digits_resnet, weights: bundled}
-data:
-  train: {source: digits, split: train, limit: 100}
-  calibration: {source: digits, split: calibration, limit: 60}
-  test: {source: digits, split: test, limit: 60}
-  anomalies:
-    letters: {source: letters, limit: 30}
-sensitivity: {samples: 40}
-prune: {sparsity: 0.5, round_to: 8}
-batch_norm: {samples: 100}
-finetune: null
-heads: [energy]
-fit: {samples: 60}
-calibrate: {false_alarm_rate: 0.1}
-benchmark: null
-"""
 SWEEP = "name: t\nbase: tiny.yaml\nkeys: {prune.sparsity: [0.25, 0.5]}\n"
 
 
@@ -117,9 +98,6 @@ def test_the_sweep_of_the_digits_ends_with_a_frontier(tmp_path):
     assert all(front["detectors"] for front in found["fronts"])
 
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs sparsense[ray]")
-
-
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
 def test_ray_gives_the_same_outcomes_from_two_workers(tmp_path):
@@ -146,18 +124,6 @@ def test_a_killed_worker_of_a_cluster_loses_nothing_and_doubles_nothing(file):
     killer.join(timeout=1)
     assert killed == [signal.SIGKILL]
     assert len(list((out / "points").glob("*/card.json"))) == 2
-
-
-def kill_a_worker(folder: str) -> int:
-    """Kill the process of the cluster that waits for a run with results in `folder`; gives the signal."""
-    for _ in range(1200):
-        for place in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # ended meanwhile
-                if folder in (place / "cmdline").read_text() and "cli.worker" in (place / "cmdline").read_text():
-                    os.kill(int((place / "stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
-                    return signal.SIGKILL
-        time.sleep(0.1)
-    return 0
 
 
 @needs_ray

@@ -48,7 +48,8 @@ class Pulse:
         value = quality(replace(self.network, module=module), self.data)
         module.train(was_training)
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"epoch": self.epochs, "value": value}) + "\n")
+            cut_off = stream.tell() > 0 and not self.file.read_bytes().endswith(b"\n")
+            stream.write("\n" * cut_off + json.dumps({"epoch": self.epochs, "value": value}) + "\n")
         if self.file.with_suffix(".stop").exists():
             raise TrainingError(f"stopped by the sweep after epoch {self.epochs}: others of its kind are better")
         return False

@@ -78,11 +78,15 @@ class Halving:
 
 
 def read_pulse(file: Path) -> Reports:
-    """What a run has reported so far; a line that is still being written is left for the next time."""
+    """What a run has reported so far; a line that is still being written is left for the next time.
+
+    A line that a full disk or a kill has cut off is left out: the run that goes on reports its epoch again.
+    """
     if not file.is_file():
         return []
     whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [(int(row["epoch"]), float(row["value"])) for row in map(json.loads, whole.splitlines())]
+    lines = (line for line in whole.splitlines() if line.endswith("}"))
+    return [(int(row["epoch"]), float(row["value"])) for row in map(json.loads, lines)]
 
 
 def _group(values: Mapping[str, Any], within: Sequence[str]) -> str:

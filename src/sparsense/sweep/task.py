@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def run_task(task: Task) -> Outcome:
     """
     begun = time.monotonic()
     reason = "" if _card(task) is not None else _run(task)
+    for left in task.folder.parent.glob(f".{task.folder.name}.{'[0-9a-f]' * 8}"):
+        shutil.rmtree(left, ignore_errors=True)  # what a killed run had begun to write
     seconds = round(time.monotonic() - begun, 3)
     card = None if reason else _card(task)
     if card is None:
