@@ -120,6 +120,16 @@ def test_residual_is_what_the_principal_components_leave() -> None:
     np.testing.assert_allclose(score("vim", dim=5), scale * expected + energy(TEST), rtol=1e-4, atol=1e-4)
 
 
+def test_knn_keeps_its_digits_where_all_features_point_the_same_way() -> None:
+    """Squared distances of 1e-5, whose cosines differ in the last two digits of float32."""
+    fit, test = (1 + 0.002 * rows[:, :6] for rows in (FIT, TEST))
+    found = on_features(HEADS["knn"](k=7), np.eye(6), np.zeros(6), fit, test)
+    rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (fit, test)]
+    expected = NearestNeighbors(n_neighbors=7).fit(rows[0]).kneighbors(rows[1])[0][:, 6] ** 2
+    assert expected.max() < 2e-5
+    np.testing.assert_allclose(found, expected, atol=2e-2 * expected.std())
+
+
 def test_residual_needs_a_dimension_below_that_of_the_features() -> None:
     with pytest.raises(InputError, match="head 'residual': expected dim below the number of features, 8; found 8"):
         score("residual", dim=8)

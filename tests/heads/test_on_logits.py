@@ -116,6 +116,16 @@ def test_kl_matching_is_zero_at_a_template_and_grows_away_from_it() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_kl_matching_keeps_its_digits_next_to_a_template_of_many_classes() -> None:
+    random = np.random.default_rng(0)
+    usual = special.log_softmax(random.normal(size=(4, 300)) + 3 * np.eye(4, 300), axis=1)
+    head = HEADS["kl_matching"]().fit([usual])
+    rows = special.log_softmax(usual + 1e-2 * random.normal(size=usual.shape), axis=1).astype(np.float32)
+    expected = stats.entropy(np.exp(rows.astype(float)).T, np.exp(usual).T)
+    assert expected.max() < 1e-4
+    np.testing.assert_allclose(score_observations(head, rows), expected, atol=2e-7)
+
+
 def test_weibull_tail_is_that_of_scipy() -> None:
     distances = np.random.default_rng(0).gamma(5, 1, 300)
     location, scale, shape = fit_tail(distances, 20)

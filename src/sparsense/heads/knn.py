@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least
 from sparsense.heads.head import Array, Head, register
-from sparsense.heads.neighbours import check_bank, largest_products, unit, unit_rows
+from sparsense.heads.neighbours import check_bank, nearest_distances, unit, unit_rows
 from sparsense.heads.sample import sample
 
 
@@ -49,6 +50,10 @@ class NearestNeighbours(Head):
         return self
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
-        """2 - 2 times the k-th largest cosine."""
-        products = largest_products(op, observed, self.learnt("rows"), self.k)
-        return op.Sub(2.0, op.Mul(op.Squeeze(op.Slice(products, [self.k - 1], [self.k], [1]), [1]), 2.0))
+        """The k-th smallest of the squared distances.
+
+        Taken about the mean of the bank: where all features point the same way, cosines differ in their last digits.
+        """
+        rows = self.learnt("rows")
+        centre = rows.mean(0).astype(np.float32)
+        return nearest_distances(op, op.Sub(observed, centre), rows - centre, self.k)
