@@ -1,16 +1,18 @@
 """One table of all that `heads.py` has found: heads by networks, far / near.
 
-python benchmarks/heads_overview.py CARD.json [CARD.json ...] [--images docs/images]
+python benchmarks/heads_overview.py CARD.json [CARD.json ...] [--sets fusion gram ...] [--images docs/images]
 
-The cards are what `heads.py --out` writes. The best of a column is bold. Heads are in the order of their mean, those
-measured everywhere first. With --images, pictures of it too (needs matplotlib).
+The cards are what `heads.py --out` writes; of two with the same network and head the later one counts. The best of a
+column is bold. Heads are in the order of their mean, those measured everywhere first. A table for each group of
+networks with the same kinds of anomalies; with --sets also these heads set by set, with --images pictures of it all
+(needs matplotlib).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,6 +41,29 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([f"| head | {names} |", f"|---|{'---:|' * len(columns)}", *lines])
 
 
+def kinds_of(row: dict[str, Any]) -> list[str]:
+    """Far and near, or far alone, and the share that is gone: what tables are told apart by."""
+    kinds = [key for key in ("far", "near") if key in row["found"]]
+    return [*kinds, "pruned"] if row["removed"] else kinds
+
+
+def set_by_set(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> Iterator[str]:
+    """AUROC and FPR95 of every set, and the realised share of false alarms."""
+    found: dict[tuple[str, str], Found] = {}
+    for row in rows:
+        if row["head"] in heads:
+            share = f", {row['removed']:.0%} removed" if row["removed"] else ""
+            found[row["network"] + share, row["head"]] = row["found"]
+    yield "| network | head | AUROC / FPR95, set by set | false alarms |"
+    yield "|---|---|---|---:|"
+    for (network, head), figures in found.items():
+        sets = [key.removesuffix(" AUROC") for key in figures if key.endswith(" AUROC")]
+        each = "; ".join(
+            f"{name} {cell(figures, f'{name} AUROC', 2)} / {figures[f'{name} FPR95'][0]:.3f}" for name in sets
+        )
+        yield f"| {network} | {head} | {each} | {figures['false alarms'][0]:.3f} |"
+
+
 def first(table: dict[str, Found]) -> Found:
     return next(iter(table.values()))
 
@@ -54,10 +79,15 @@ def cell(found: Found | None, key: str, best: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cards", nargs="+", type=Path, help="JSON files")
+    parser.add_argument("--sets", nargs="+", default=(), help="heads to print set by set")
     parser.add_argument("--images", type=Path, help="folder for pictures")
     options = parser.parse_args()
     rows = [row for name in options.cards for row in json.loads(name.read_text())["rows"]]
-    print(overview(rows))
+    rows = [row for row in rows if not isinstance(row["found"], str)]  # of a head that refuses the network
+    for kinds in dict.fromkeys(tuple(kinds_of(row)) for row in rows):
+        print(overview([row for row in rows if kinds_of(row) == list(kinds)]), end="\n\n")
+    if options.sets:
+        print(*set_by_set(rows, options.sets), sep="\n")
     if options.images:
         from heads_pictures import draw  # needs matplotlib
 
