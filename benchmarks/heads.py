@@ -17,11 +17,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import yaml
 from cards import save_card
 from heads_overview import overview
@@ -35,6 +37,7 @@ from sparsense.data.dataset import shuffled
 from sparsense.detector import fit_head
 from sparsense.errors import SparsenseError
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
+from sparsense.graph.run import stream
 from sparsense.heads import HEADS
 from sparsense.heads.evaluate import score_observations
 from sparsense.heads.head import Head, make_head
@@ -45,6 +48,7 @@ from sparsense.training.evaluate import predict
 
 RATE = 0.05
 AT_ONCE = 16  # images; more leave the cache
+NOISE = ("grood", "grad_norm")  # heads whose first pass is over noise: what they look at does not depend on it
 Array = np.ndarray
 Sets = dict[str, Dataset]
 Scores = Mapping[str, Array]
@@ -130,27 +134,35 @@ def scores_of(
     graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
     heads = {text: head_of(text) for text in asked}
     draws_by_name = {f"fit {index}": draw for index, draw in enumerate(draws)}
-    together = observed(graph, {text: head for text, head in heads.items() if not prepares(head)}, sets | draws_by_name)
+    together = observed(graph, {text: head for text, head in heads.items() if not alone(head)}, sets | draws_by_name)
     for text, head in heads.items():
         try:
-            if prepares(head):
+            if alone(head):
                 yield text, [fitted_alone(graph, network, head_of(text), draw, sets) for draw in draws]
             elif isinstance(together[text], str):
                 yield text, together[text]
             else:
-                yield (
-                    text,
-                    [refitted(head, together[text], key, draw.labels, sets) for key, draw in draws_by_name.items()],
-                )
+                yield text, [refitted(graph, head, together[text], *item, sets) for item in draws_by_name.items()]
         except SparsenseError as error:
             yield text, str(error)
 
 
-def prepares(head: Head) -> bool:
-    """Whether it needs a first pass over the fitting data; a fusion if one of its members does."""
+def alone(head: Head) -> bool:
+    """Whether what it looks at depends on a first pass over the fitting data; a fusion if one of its members does."""
     if head.name == "fusion":
-        return any(prepares(made(member)) for member in head.options()["members"])
-    return type(head).prepare is not Head.prepare
+        return any(alone(made(member)) for member in head.options()["members"])
+    return head.name not in NOISE and type(head).prepare is not Head.prepare
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Runs a graph over a draw, for a head's first pass."""
+
+    inputs: Array
+    has_labels: bool = False
+
+    def __call__(self, network: ForwardGraph, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
+        return stream(network.model, values, self.inputs, batch_size=AT_ONCE)
 
 
 def observed(graph: ForwardGraph, heads: Mapping[str, Head], sets: Sets) -> dict[str, Any]:
@@ -170,8 +182,9 @@ def observed(graph: ForwardGraph, heads: Mapping[str, Head], sets: Sets) -> dict
     return found
 
 
-def refitted(head: Head, rows: Mapping[str, Array], draw: str, labels: Array | None, sets: Sets) -> Scores:
-    head.fit([rows[draw]], labels)
+def refitted(graph: ForwardGraph, head: Head, rows: Mapping[str, Array], key: str, draw: Dataset, sets: Sets) -> Scores:
+    head.prepare(graph.copy(), Feed(draw.inputs))
+    head.fit([rows[key]], draw.labels)
     return {key: score_observations(head, rows[key]) for key in sets}
 
 
