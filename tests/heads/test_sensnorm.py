@@ -11,15 +11,18 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from observing import linear_network
 from sparsense.autodiff import weighted_layers
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import fit_head
+from sparsense.detector import fit_head, parity_inputs
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import HEADS
-from sparsense.heads.loss import elasticity_seed
+from sparsense.heads.loss import cross_entropy_seed, elasticity_seed
 from sparsense.heads.sensitivity import layer_distances, layer_norms, sensitivities
-from sparsense.oracles.sensitivity import arrangements
+from sparsense.oracles import oracle_scores
+from sparsense.oracles.sensitivity import arrangements, elasticities
+from sparsense.parity import Parity, compare
 from tiny_classifier import tiny_data, tiny_graph, tiny_network
 
 
@@ -147,6 +150,62 @@ def test_the_reference_is_that_of_the_whole_training_set(labelled: bool) -> None
         )
 
 
+@pytest.mark.parametrize("reference", ["train", "none"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "cross_entropy"},
+        {"loss": "cross_entropy", "structure": "channel", "signed": False},
+        {"sensitivity": "crop"},
+        {"sensitivity": "crop", "loss": "cross_entropy", "signed": False, "p": 2},
+    ],
+)
+def test_other_losses_and_second_derivatives_are_those_of_autograd(options: dict[str, Any], reference: str) -> None:
+    found = scored(HEADS["sensnorm"](reference=reference, **options), tiny_data("fit", 100, seed=0))
+    inputs = parity_inputs(tiny_data("other", 64, seed=1).inputs)
+    parity = Parity(inputs, oracle_scores(found, tiny_network(), inputs), "torch", 1e-5)
+    assert all(row["agrees"] for row in compare(found.scores, parity))
+    assert found.scores(inputs).std() > 0
+
+
+def test_the_mean_of_second_derivatives_is_the_reference_of_crop() -> None:
+    """Over inputs taken one by one, with the predicted classes."""
+    data = tiny_data("fit", 20, seed=0)
+    network = tiny_network()
+    state = scored(HEADS["sensnorm"](sensitivity="crop"), data).head.state()
+    layers, places = weighted_layers(tiny_graph()), arrangements(tiny_graph(), weighted_layers(tiny_graph()))
+    inputs = torch.from_numpy(network.preprocessing.apply(data.inputs)).double()
+    samples = elasticities(deepcopy(network.module).double(), layers, inputs, structure="weight", curved=True)
+    for layer, place, values in zip(layers, places, zip(*samples, strict=True), strict=True):
+        expected = np.mean(values, axis=0).ravel()[place]
+        np.testing.assert_allclose(
+            state[f"reference.{layer.name}"], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+        )
+
+
+def test_the_reference_of_a_cross_entropy_divides_sums() -> None:
+    data, network = tiny_data("fit", 100, seed=0), tiny_network()
+    state = scored(HEADS["sensnorm"](loss="cross_entropy", layers=["head"]), data).head.state()
+    module = deepcopy(network.module).double()
+    inputs, labels = torch.from_numpy(network.preprocessing.apply(data.inputs)).double(), torch.tensor(data.labels)
+    loss = torch.nn.functional.cross_entropy(module(inputs), labels)
+    (gradient,) = torch.autograd.grad(loss, [module.head.weight])
+    expected = (module.head.weight * gradient / loss).detach().numpy()
+    found = state["reference.head"]
+    np.testing.assert_allclose(found, expected if found.shape == expected.shape else expected.T, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.0, 5.0, 12.0, 17.0])
+def test_the_seed_of_a_cross_entropy_keeps_its_digits(margin: float) -> None:
+    """Down to losses below epsilon, where 1 - p is nothing in float32."""
+    logits = torch.tensor([[margin, 0.3, -1.0]], dtype=torch.float64, requires_grad=True)
+    loss = torch.log1p(torch.exp(logits[0, 1:] - logits[0, 0]).sum())
+    (expected,) = torch.autograd.grad((loss + 1e-8).log(), logits)
+    network = linear_network(np.eye(3), np.zeros(3))
+    (found,) = Session(network.model, [cross_entropy_seed(network)], threads=1)(logits.detach().numpy().astype("f4"))
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 def test_unsigned_differences_are_of_absolute_values() -> None:
     data = tiny_data("fit", 100, seed=0)
     signed, unsigned = (scored(HEADS["sensnorm"](signed=flag, p=1), data).scores(data.inputs) for flag in (True, False))
@@ -165,7 +224,9 @@ def test_layers_can_be_chosen() -> None:
     ("name", "options"),
     [
         ("sensnorm", {"p": 0.5}), ("sensnorm", {"p": float("nan")}), ("sensnorm", {"reference": "test"}),
-        ("sensnorm", {"structure": "filter"}), ("sensnorm", {"signed": 1}), ("sensnorm_profile", {"p": [2, 0]}),
+        ("sensnorm", {"structure": "filter"}), ("sensnorm", {"loss": "mse"}), ("sensnorm", {"sensitivity": "x"}),
+        ("sensnorm", {"sensitivity": "crop", "structure": "channel"}),
+        ("sensnorm", {"signed": 1}), ("sensnorm_profile", {"p": [2, 0]}),
         ("sensnorm_profile", {"shrinkage": 1.5}), ("sensnorm_profile", {"by_class": "yes"}), ("knn", {"k": 0}),
         ("knn", {"k": 10, "bank": 9}), ("knn", {"k": 1.5}), ("ash", {"kind": "q"}), ("vra", {"low": 90, "high": 80}),
         ("msp", {"temperature": 0}), ("energy", {"temperature": inf}), ("odin", {"epsilon": -1}),

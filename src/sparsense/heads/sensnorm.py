@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsense.autodiff import weighted_layers
+from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff.norms import p_norm, power_scale
+from sparsense.autodiff.second_order import hessian_gradient
 from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import flag, one_of
 from sparsense.heads.contributions import Contributions, names_of
 from sparsense.heads.head import Array, Head, Stream, register
-from sparsense.heads.loss import elasticity_seed, one_hot, predicted_class
+from sparsense.heads.loss import LOSSES, one_hot, predicted_class, relative_seed
 from sparsense.heads.sensitivity import (
     check_order,
     check_structure,
+    concatenated,
     divided_by_gates,
     layer_distances,
     layer_norms,
@@ -28,20 +31,24 @@ from sparsense.heads.sensitivity import (
 
 @register
 class SensNorm(Head):
-    """Mean over layers of the distance between an input's weight elasticities and the training set's.
+    """Mean over layers of the distance between an input's weight sensitivities and the training set's.
 
-    s_l(x) = w_l * df_yhat/dw_l / f_yhat        elasticity of the predicted raw logit, signed, one input
-    r_l    = w_l * mean(df_y/dw_l) / mean(f_y)  the same over the training set with its true labels
+    s_l(x) = w_l * dL/dw_l / L              elasticity of the loss, signed, one input; L = f_yhat or -log p_yhat
+    r_l    = w_l * mean(dL/dw_l) / mean(L)  the same over the training set with its true labels
     score  = 1/L sum_l || r_l - s_l(x) ||_p
+    CroP:    s_l(x) = w_l * (H g)_l of log L,  r_l = their mean
 
-    The published form scores groups of inputs; this one scores each input alone (a group of one). Without labels the
-    reference uses the predicted classes.
+    The published form scores groups of inputs; this one scores each input alone (a group of one), and
+    `sparsense.detector.group_scores` averages them. Without labels the reference uses the predicted classes.
 
     Args:
         p: Order of the norm, >= 1 or inf; the prototype's is 5.
-        reference: `train` subtracts the training set's elasticities; `none` takes the norm itself.
+        reference: `train` subtracts the training set's sensitivities; `none` takes the norm itself.
         signed: False takes absolute values of both before the difference.
         structure: `weight`, or `channel` for the elasticities of output gates (cheaper).
+        loss: `logit`, the prototype's, or `cross_entropy` with the predicted class.
+        sensitivity: `elasticity`, or `crop`: what a relative change of a weight does to the squared gradient norm, by
+            second derivatives of the weights.
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
 
     Reference:
@@ -59,42 +66,85 @@ class SensNorm(Head):
         reference: str = "train",
         signed: bool = True,
         structure: str = "weight",
+        loss: str = "logit",
+        sensitivity: str = "elasticity",
         layers: Sequence[str] | int | None = None,
     ) -> None:
         self.p, self.structure = check_order(p), check_structure(structure)
         self.reference = one_of("reference", reference, ("train", "none"))
         self.signed, self.layers = flag("signed", signed), layers
+        self.loss = one_of("loss", loss, LOSSES)
+        self.sensitivity = one_of("sensitivity", sensitivity, ("elasticity", "crop"))
+        if self.sensitivity == "crop" and self.structure == "channel":
+            raise ValueError("sensitivity 'crop' is one of weights: structure must be 'weight'; got 'channel'")
         self._references: dict[str, Array] = {}
 
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
-        """Sum the training set's gradients and logits, in float64."""
+        """Sum the training set's gradients and losses, in float64."""
         if self.reference == "none":
             return
-        op, layers = network.op, weighted_layers(network, layers=self.layers)
-        labels = ir.val("labels", ir.DataType.INT64, ["N"])
-        use_labels = stream.has_labels
-        if use_labels:
-            network.model.graph.inputs.append(labels)
-        truth = one_hot(op, labels, network.output) if use_labels else predicted_class(op, network.output)
-        sums = [
-            op.ReduceSum(s, [0], keepdims=0) for s in sensitivities(network, layers, truth, structure=self.structure)
-        ]
-        logit = op.ReduceSum(op.Mul(network.output, truth), keepdims=0)
+        layers = weighted_layers(network, layers=self.layers)
+        values, loss = self._of_truth(network, layers, self._truth(network, stream))
+        sums = [network.op.ReduceSum(value, [0], keepdims=0) for value in values]
         totals: list[Any] = [0.0] * (len(sums) + 1)
-        for values in stream(network, [*sums, logit]):
-            totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, values, strict=True)]
-        *gradients, logits = totals
-        self._references = {layer.name: gradient / logits for layer, gradient in zip(layers, gradients, strict=True)}
+        for batch in stream(network, [*sums, network.op.ReduceSum(loss, keepdims=0)]):
+            totals = [total + np.asarray(value, np.float64) for total, value in zip(totals, batch, strict=True)]
+        *gradients, losses = totals
+        self._references = {layer.name: gradient / losses for layer, gradient in zip(layers, gradients, strict=True)}
+
+    def _truth(self, network: ForwardGraph, stream: Stream) -> ir.Value:
+        """The labels, or the predicted classes where there are none, as ones and zeros [N, K]."""
+        if not stream.has_labels:
+            return predicted_class(network.op, network.output)
+        labels = ir.val("labels", ir.DataType.INT64, ["N"])
+        network.model.graph.inputs.append(labels)
+        return one_hot(network.op, labels, network.output)
+
+    def _of_truth(
+        self, network: ForwardGraph, layers: Sequence[Layer], truth: ir.Value
+    ) -> tuple[list[ir.Value], ir.Value]:
+        """What is summed over the training set: sensitivities, and what their sum is divided by, [N, ...]."""
+        op = network.op
+        if self.sensitivity == "crop":
+            return self._curvatures(network, layers), op.ReduceSum(truth, [1], keepdims=0)  # ones: a mean
+        if self.loss == "logit":
+            seed, loss = truth, op.Mul(network.output, truth)
+        else:
+            seed = op.Sub(op.Softmax(network.output, axis=1), truth)
+            loss = op.Neg(op.Mul(op.LogSoftmax(network.output, axis=1), truth))
+        return sensitivities(network, layers, seed, structure=self.structure), loss
+
+    def _curvatures(self, network: ForwardGraph, layers: Sequence[Layer]) -> list[ir.Value]:
+        """W * (H g) of every layer, [N, R, S]."""
+        seed = relative_seed(network, self.loss)
+        products = hessian_gradient(network.op, of=network.output, layers=layers, seed=seed)
+        return [network.op.Mul(product, weight) for product, weight in products]
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """The distance to the reference, layer by layer: [N, L]."""
-        layers, seed = weighted_layers(network, layers=self.layers), elasticity_seed(network)
+        layers = weighted_layers(network, layers=self.layers)
+        if self.sensitivity == "crop":
+            return self._curved(network, layers)
+        seed = relative_seed(network, self.loss)
         if self.reference == "none":
             return layer_norms(network, layers, seed, [self.p], structure=self.structure)
         references = [self._reference(layer.name) for layer in layers]
         return layer_distances(
             network, layers, seed, references, order=self.p, structure=self.structure, signed=self.signed
         )
+
+    def _curved(self, network: ForwardGraph, layers: Sequence[Layer]) -> ir.Value:
+        """The distance of the curvatures, layer by layer: [N, L]."""
+        op, norms = network.op, []
+        magnitude = (lambda value: value) if self.signed else op.Abs
+        for layer, value in zip(layers, self._curvatures(network, layers), strict=True):
+            away = magnitude(value)
+            if self.reference == "train":
+                fixed = self._reference(layer.name)
+                away = op.Sub(away, (fixed if self.signed else np.abs(fixed)).astype(np.float32))
+            scale = power_scale(self.p, layer.weight.size)
+            norms.append(op.Unsqueeze(p_norm(op, [away], self.p, scale=scale), [1]))
+        return concatenated(op, norms)
 
     def _reference(self, layer: str) -> Array:
         if layer not in self._references:
@@ -119,7 +169,7 @@ class SensNorm(Head):
         if into != "channels":
             return parts
         layers = weighted_layers(network, layers=self.layers)
-        return divided_by_gates(network, layers, elasticity_seed(network), parts.value)
+        return divided_by_gates(network, layers, relative_seed(network, self.loss), parts.value)
 
     def state(self) -> dict[str, Array]:
         """The reference of each layer, arranged as in the graph."""

@@ -14,7 +14,7 @@ from sparsense.autodiff import Layer, weighted_layers
 from sparsense.detector import Scored
 from sparsense.oracles.features import last_linear
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import match_layers
+from sparsense.oracles.sensitivity import folded, match_layers
 
 Array = NDArray[np.float64]
 
@@ -125,14 +125,3 @@ def _outputs(
     for hook in hooks:
         hook.remove()
     return output, [seen[found] for found in modules]
-
-
-def folded(layer: Layer, module: Any) -> Array:
-    """What a folded batch norm multiplied each output channel with: the graph's weight over the module's, [O]."""
-    if isinstance(module, nn.Linear):
-        return np.ones(module.out_features)
-    ours, theirs = layer.weight.astype(np.float64), module.weight.detach().numpy()
-    if module.transposed:
-        return np.ones(module.out_channels)  # batch norms are folded into ordinary convolutions alone
-    axes = tuple(range(1, ours.ndim))
-    return np.asarray((ours * theirs).sum(axes) / np.square(theirs).sum(axes))

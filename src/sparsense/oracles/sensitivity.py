@@ -26,7 +26,9 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     layers = weighted_layers(scored.network, layers=head.layers)
     order = None if head.structure == "channel" else arrangements(scored.network, layers)
     state, scores = head.state(), []
-    for sample in elasticities(module, layers, inputs, structure=head.structure):
+    for sample in elasticities(
+        module, layers, inputs, structure=head.structure, loss=head.loss, curved=head.sensitivity == "crop"
+    ):
         distances = []
         for i, (layer, found) in enumerate(zip(layers, sample, strict=True)):
             usual = state[f"reference.{layer.name}"] if head.reference == "train" else np.zeros(1)
@@ -85,7 +87,13 @@ def profiles(scored: Scored, module: nn.Module, inputs: Tensor) -> Array:
 
 
 def elasticities(
-    module: nn.Module, layers: Sequence[Layer], inputs: Tensor, *, structure: str
+    module: nn.Module,
+    layers: Sequence[Layer],
+    inputs: Tensor,
+    *,
+    structure: str,
+    loss: str = "logit",
+    curved: bool = False,
 ) -> Iterator[list[Array]]:
     """Signed elasticities of the predicted raw logit, sample by sample: one array per layer.
 
@@ -94,16 +102,31 @@ def elasticities(
         layers: The graph's layers; the arrays have the layout of their weights.
         inputs: `[N, ...]`.
         structure: `weight`, or `channel` for sums `[1, O]`.
+        loss: `logit`, or `cross_entropy` of the predicted class.
+        curved: w * (H g) of the loss's logarithm in the place of the elasticity.
     """
     modules = match_layers(module, layers, inputs[:1])
     weights = [found.weight for found in modules]
     for sample in inputs:
-        logit = module(sample[None])[0].max()
-        gradients = torch.autograd.grad(logit, weights)
+        logits = module(sample[None])[0]
+        size = logits.max() - 1e-8 if loss == "logit" else 1e-8 - torch.log_softmax(logits, 0).max()
+        gradients = torch.autograd.grad(size.abs().log(), weights, create_graph=curved)
+        if curved:
+            gradients = torch.autograd.grad(_half_square(layers, modules, gradients), weights)
         yield [
-            arrange(layer, found, (weight * gradient / (logit - 1e-8)).detach(), structure)
+            arrange(layer, found, (weight * gradient).detach(), structure)
             for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
         ]
+
+
+def _half_square(layers: Sequence[Layer], modules: Sequence[Any], gradients: Sequence[Tensor]) -> Tensor:
+    """|g|^2 / 2 of the gradient by the graph's weights, into which batch norms may be folded."""
+    total = torch.zeros((), dtype=torch.float64)
+    for layer, module, gradient in zip(layers, modules, gradients, strict=True):
+        square = gradient.square() if module.weight.ndim == 2 else gradient.square().flatten(2).sum(2)
+        ratio = np.ones(1) if getattr(module, "transposed", False) else np.square(folded(layer, module))[:, None]
+        total = total + (square / torch.from_numpy(ratio)).sum() / 2
+    return total
 
 
 def arrange(layer: Layer, module: Any, values: Tensor, structure: str) -> Array:
@@ -153,3 +176,14 @@ def _in_order(module: nn.Module, example: Tensor) -> list[Any]:
     for hook in hooks:
         hook.remove()
     return order
+
+
+def folded(layer: Layer, module: Any) -> Array:
+    """What a folded batch norm multiplied each output channel with: the graph's weight over the module's, [O]."""
+    if isinstance(module, nn.Linear):
+        return np.ones(module.out_features)
+    ours, theirs = layer.weight.astype(np.float64), module.weight.detach().numpy()
+    if module.transposed:
+        return np.ones(module.out_channels)  # batch norms are folded into ordinary convolutions alone
+    axes = tuple(range(1, ours.ndim))
+    return np.asarray((ours * theirs).sum(axes) / np.square(theirs).sum(axes))

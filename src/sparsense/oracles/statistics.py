@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from sparsense.autodiff import weighted_layers
 from sparsense.detector import Scored
 from sparsense.oracles.features import features
-from sparsense.oracles.gradients import folded
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import match_layers
+from sparsense.oracles.sensitivity import folded, match_layers
 
 
 @ORACLES.register("grood")

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from sparsense.autodiff import Layer, weighted_layers
 from sparsense.detector import Scored
-from sparsense.oracles.gradients import folded
 from sparsense.oracles.oracle import ORACLES
-from sparsense.oracles.sensitivity import arrange, arrangements, gaussian, match_layers
+from sparsense.oracles.sensitivity import arrange, arrangements, folded, gaussian, match_layers
 
 Array = NDArray[np.float64]
 
