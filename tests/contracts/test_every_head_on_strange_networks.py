@@ -36,6 +36,27 @@ def rows_network(classes: int, activation: str = "Relu") -> ForwardGraph:
     return forward_graph(ir.Model(graph, ir_version=10), ROWS)
 
 
+WEIGHT = np.random.default_rng(2).normal(size=(2, 4)).astype(np.float32)
+
+
+def tokens_network() -> ForwardGraph:
+    """3 tokens of 2 numbers -> 4 channels of each -> ReLU -> their mean -> 3 logits."""
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 6])], [], nodes=[], opset_imports={"": 20})
+    graph.name, op = "tokens", Builder(graph)
+    hidden = op.Relu(op.MatMul(op.Reshape(graph.inputs[0], np.array([0, -1, 2])), WEIGHT))
+    last = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
+    graph.outputs.append(op.Gemm(op.ReduceMean(hidden, [1], keepdims=0), last, np.zeros(3, np.float32)))
+    return forward_graph(ir.Model(graph, ir_version=10), ROWS)
+
+
+def test_channels_of_tokens_are_not_the_tokens() -> None:
+    """GAIA-Z: an entry's gradient is 0 where the ReLU behind it is off."""
+    inputs = RANDOM.normal(size=(50, 6)).astype(np.float32)
+    scored = fit_head(tokens_network(), HEADS["gaia_z"](), Dataset("fit", inputs), preprocessing=ROWS)
+    shares = (inputs.reshape(-1, 3, 2) @ WEIGHT > 0).mean(1)
+    np.testing.assert_allclose(scored.scores(inputs), np.square(shares).mean(1), rtol=1e-5)
+
+
 def fitted(name: str, network: ForwardGraph, **options: Any) -> Any:
     return fit_head(network, HEADS[name](**options), DATA, preprocessing=ROWS)
 

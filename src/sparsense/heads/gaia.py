@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff import Layer, differentiate, weighted_layers
-from sparsense.autodiff.shapes import dims, ones_like, rank
+from sparsense.autodiff.shapes import dims, ones_like
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
@@ -80,7 +80,7 @@ class ZeroDeflation(GradientAbnormality):
         op, layers = network.op, self._inner(network)
         seed = predicted_class(op, network.output)
         deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
-        return concatenated(op, [per_channel(op, op.Abs(op.Sign(deltas[layer.output]))) for layer in layers])
+        return concatenated(op, [per_channel(op, op.Abs(op.Sign(deltas[layer.output])), layer) for layer in layers])
 
 
 @register
@@ -109,15 +109,13 @@ class AverageAbnormality(GradientAbnormality):
         op, layers, last = network.op, self._inner(network), LastLayer.of(network)
         seed = ones_like(op, network.features)
         deltas = differentiate(op, of=network.features, wrt=[layer.output for layer in layers], seed=seed)
-        inner = concatenated(op, [op.Abs(per_channel(op, deltas[layer.output])) for layer in layers])
+        inner = concatenated(op, [op.Abs(per_channel(op, deltas[layer.output], layer)) for layer in layers])
         away = op.Sub(1.0, op.Mul(op.Softmax(competing(network.output), axis=1), float(last.weight.shape[1])))
         gradient = op.MatMul(away, np.ascontiguousarray(last.weight.T))
         outer = op.Sqrt(op.ReduceMean(op.Abs(gradient), [1], keepdims=1))
         return op.Div(inner, op.Max(outer, LEAST))
 
 
-def per_channel(op: Builder, value: ir.Value) -> ir.Value:
-    """Mean over the positions of [N, C, *P], [N, C]."""
-    if rank(value) == 2:
-        return value
-    return op.ReduceMean(value, list(range(2, rank(value))), keepdims=0)
+def per_channel(op: Builder, value: ir.Value, layer: Layer) -> ir.Value:
+    """Mean over the positions of a layer's output, or what is shaped like it: [N, C]."""
+    return op.ReduceMean(value, layer.position_axes, keepdims=0) if layer.position_axes else value

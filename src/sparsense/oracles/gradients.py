@@ -84,7 +84,9 @@ def gaia_z(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     for x in inputs:
         found, outputs = _outputs(module, layers, x[None], inputs[:1])
         gradients = torch.autograd.grad(found.max(), outputs)
-        shares = torch.cat([(g[0] != 0).double().flatten(1).mean(1) for g in gradients])
+        shares = torch.cat(
+            [_over_positions((g[0] != 0).double(), layer) for g, layer in zip(gradients, layers, strict=True)]
+        )
         scores.append(float(shares.square().mean()))
     return np.array(scores)
 
@@ -103,9 +105,18 @@ def gaia_a(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         hook.remove()
         inner = torch.autograd.grad(seen[0].sum(), outputs, retain_graph=True)
         (outer,) = torch.autograd.grad(torch.log_softmax(logits, 1).sum(), seen)
-        means = [g[0].flatten(1).mean(1).numpy() / ratio for g, ratio in zip(inner, ratios, strict=True)]
+        found = [_over_positions(g[0], layer).numpy() for g, layer in zip(inner, layers, strict=True)]
+        means = [mean / ratio for mean, ratio in zip(found, ratios, strict=True)]
         scores.append(np.square(np.concatenate(means)).mean() / outer.abs().mean().item())
     return np.array(scores)
+
+
+def _over_positions(value: Tensor, layer: Layer) -> Tensor:
+    """The mean of each channel of one sample; those of a linear layer are last, behind its tokens."""
+    linear = layer.node.op_type in ("Gemm", "MatMul")
+    if value.ndim == 1:
+        return value
+    return value.flatten(0, -2).mean(0) if linear else value.flatten(1).mean(1)
 
 
 def _inner(scored: Scored) -> list[Layer]:
