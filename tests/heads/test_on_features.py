@@ -16,6 +16,7 @@ from observing import ROWS, linear_network, on_features
 from sparsense.errors import CalibrationError, GraphError, InputError
 from sparsense.graph import Builder, Session, forward_graph
 from sparsense.heads import HEADS, neighbours
+from sparsense.heads.fdbd import _inverse_distances
 from sparsense.heads.features import LastLayer
 from sparsense.heads.neighbours import largest_products, nearest_distances, nearest_row
 from sparsense.heads.rerun import rerun
@@ -141,6 +142,26 @@ def test_residual_needs_more_inputs_than_its_subspace_has_dimensions() -> None:
         with pytest.raises(CalibrationError, match=rf"head '{name}': expected at least 6 inputs, .* found 5"):
             on_features(HEADS[name](dim=5), W, B, FIT[:5], TEST)
         assert np.isfinite(on_features(HEADS[name](dim=5), W, B, FIT[:6], TEST)).all()
+
+
+def test_boundaries_of_classes_that_are_nearly_twins() -> None:
+    """Of twins there is none; of classes that differ in the seventh digit it is as long as it is."""
+    weight = np.array([[1.0, 1.0, 1.0 + 3e-7, -1.0], [2.0, 2.0, 2.0, 0.5]])
+    found = _inverse_distances(weight) * 3
+    expected = np.linalg.norm(weight.T[:, None] - weight.T, axis=2)
+    np.testing.assert_allclose(found[expected > 0], 1 / expected[expected > 0], rtol=1e-6)
+    assert (found[expected == 0] == 0).all()
+
+
+def test_origin_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For 1,000 classes it takes seconds, and every batch asks for it."""
+    calls: list[int] = []
+    invert = np.linalg.pinv
+    monkeypatch.setattr(np.linalg, "pinv", lambda matrix: calls.append(1) or invert(matrix))
+    head = HEADS["vim"](dim=5)
+    head.observe(linear_network(W, B))
+    head.fit([FIT[:40].astype(np.float32), FIT[40:80].astype(np.float32), FIT[80:].astype(np.float32)])
+    assert len(calls) == 1
 
 
 def test_boundaries_of_many_classes_need_no_tensor_of_all_pairs_and_features() -> None:

@@ -17,6 +17,8 @@ from sparsense.heads.loss import predicted_class
 from sparsense.heads.neighbours import LEAST
 from sparsense.heads.shaping import FeatureHead
 
+CANCELS = 1e-6  # of the squares: what is left of their digits would not do for float32
+
 
 @register
 class DecisionBoundary(FeatureHead):
@@ -56,6 +58,16 @@ class DecisionBoundary(FeatureHead):
 def _inverse_distances(weight: Array) -> Array:
     """1 / ((K - 1) ||w_k - w_c||), [K, K]; 0 for a class and itself, or its twin."""
     columns = weight.T.astype(np.float64)
-    distance = np.stack([np.linalg.norm(columns - column, axis=1) for column in columns])
+    distance = np.sqrt(_squared_distances(columns))
     inverse = np.divide(1, distance, out=np.zeros_like(distance), where=distance > 0)
     return np.asarray(inverse / max(len(columns) - 1, 1), np.float32)
+
+
+def _squared_distances(rows: Array) -> Array:
+    """Of all pairs, [K, K]: one product, and where it cancels the differences themselves."""
+    squares = np.square(rows).sum(1)
+    sums = squares[:, None] + squares
+    found = sums - 2 * rows @ rows.T
+    for index, near in enumerate(found < CANCELS * sums):
+        found[index, near] = np.square(rows[near] - rows[index]).sum(1)
+    return np.asarray(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -45,7 +46,7 @@ class LastLayer:
         """The answer [N, K] to features [N, F]."""
         return op.Gemm(features, self.weight, self.bias)
 
-    @property
+    @cached_property
     def origin(self) -> NDArray[np.float64]:
         """The features [F] of least norm that make all logits as near to 0 as they can be: -(W^+) b."""
         return -np.linalg.pinv(self.weight.T.astype(np.float64)) @ self.bias
