@@ -11,7 +11,7 @@ import pytest
 from observing import ROWS
 from sparsense.data.dataset import Dataset
 from sparsense.detector import calibrated, fit_head
-from sparsense.errors import CalibrationError, GraphError
+from sparsense.errors import CalibrationError, GraphError, InputError
 from sparsense.graph import Builder, ForwardGraph, forward_graph
 from sparsense.heads import HEADS
 
@@ -80,3 +80,11 @@ def test_a_score_that_never_changes_is_no_detector() -> None:
     scored = fitted("gaia_z", rows_network(3, "Tanh"))
     with pytest.raises(CalibrationError, match="'gaia_z': expected scores that differ, found 1 for all 200 inputs"):
         calibrated(scored, scored.judge(DATA.inputs), 0.05)
+
+
+def test_directions_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(5 x 8 + 8 x 3) weights times 3 classes."""
+    monkeypatch.setattr("sparsense.heads.low_dimensional_gradient.MAXIMUM", 191)
+    with pytest.raises(InputError, match="at most 191 numbers in its directions, found 64 weights in 2 layers"):
+        fitted("low_dimensional_gradient", rows_network(3))
+    fitted("low_dimensional_gradient", rows_network(3), layers=1)

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff import weighted_layers
-from sparsense.errors import NotFittedError
+from sparsense.autodiff.shapes import dims
+from sparsense.errors import InputError, NotFittedError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.head import Array, Stream, register
 from sparsense.heads.knn import NearestNeighbours
@@ -16,6 +17,9 @@ from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.neighbours import unit
 from sparsense.heads.sensitivity import gradients
+
+MAXIMUM = 2**27
+"""Numbers of all directions, half a gigabyte: a model file holds two gigabytes."""
 
 
 @register
@@ -49,12 +53,23 @@ class LowDimensionalGradient(NearestNeighbours):
     def prepare(self, network: ForwardGraph, stream: Stream) -> None:
         """Find the directions: mean gradients of each predicted class, made orthonormal."""
         op = network.op
+        self._check_size(network)
         gradient = self._gradient(network)
         sums = op.MatMul(op.Transpose(predicted_class(op, network.output), perm=[1, 0]), gradient)
         total = np.zeros(())
         for (batch,) in stream(network, [sums]):
             total = total + np.asarray(batch, np.float64)
         self._directions = _orthonormal(total)
+
+    def _check_size(self, network: ForwardGraph) -> None:
+        """Refuse directions that would fill memory and file."""
+        layers, classes = weighted_layers(network, layers=self.layers), dims(network.output)[1]
+        weights = sum(layer.weight.size for layer in layers)
+        if weights * classes > MAXIMUM:
+            raise InputError(
+                f"fitting head {self.name!r}: expected at most {MAXIMUM:,} numbers in its directions, found "
+                f"{weights:,} weights in {len(layers)} layers times {classes} classes; choose fewer with layers=..."
+            )
 
     def _gradient(self, network: ForwardGraph) -> ir.Value:
         """All weight gradients of a sample in one row, [N, weights]."""
