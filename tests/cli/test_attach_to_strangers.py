@@ -283,3 +283,25 @@ def test_a_classifier_of_rows_is_no_autoencoder(tmp_path: Path, monkeypatch: pyt
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 2
     assert "an autoencoder has an output shaped like its input" in refused.stderr
+
+
+def test_a_binary_learner_of_one_logit_has_the_probabilities_of_both_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scikit-learn's file has labels and a table for outputs, and one logit inside."""
+    skl2onnx = pytest.importorskip("skl2onnx", reason="the converter of scikit-learn is not installed")
+    from sklearn.neural_network import MLPClassifier
+
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(6).normal(size=(160, 5)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        onnx.save(skl2onnx.to_onnx(MLPClassifier((8,), max_iter=20).fit(rows, rows[:, 0] > 0), rows[:1]), "model.onnx")
+    np.savez("rows.npz", X=rows)
+    command = ["attach", "model.onnx", "--head", "msp", "--data", "rows.npz", "--output", "d.onnx"]
+    refused = CliRunner().invoke(app, command)
+    logit, both = (part.split("'")[1] for part in refused.stderr.split("name one of: ")[1].split(", "))
+    assert refused.stderr.endswith("(what goes into ZipMap)\n")
+    refused = CliRunner().invoke(app, [*command, "--output-name", logit])
+    assert "expected at least 2 classes, found 1" in refused.stderr
+    assert CliRunner().invoke(app, [*command, "--output-name", both]).exit_code == 0

@@ -44,11 +44,12 @@ def _choose(model: ir.Model, name: str | None, what: str) -> ir.Model:
 
 
 def choices(model: ir.Model) -> list[str]:
-    """What a user may want as output, described: the file's own outputs, and what goes into a final Softmax."""
+    """What a user may want as output, described: the file's own, and what goes into a final Softmax or a table."""
     own = [f"{value.name!r} (an output)" for value in model.graph.outputs if is_numbers(value)]
     squashed = [node for node in model.graph if not node.domain and node.op_type in SQUASHING]
     inner = [f"{node.inputs[0].name!r} (what goes into {node.op_type})" for node in squashed[-1:] if node.inputs[0]]
-    return own + inner
+    tables = [node for node in model.graph if node.op_type == "ZipMap" and node.inputs[0]]
+    return own + inner + [f"{node.inputs[0].name!r} (what goes into {node.op_type})" for node in tables]
 
 
 def logits_before(value: ir.Value) -> str | None:

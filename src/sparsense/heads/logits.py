@@ -17,8 +17,8 @@ def competing(logits: ir.Value) -> ir.Value:
     if dims(logits)[1] == 1:
         raise GraphError(
             "comparing the logits of classes: expected at least 2 classes, found 1; give the network two logits, 0 and "
-            "f (their softmax is the sigmoid of f), or choose a head that needs no classes, such as sensnorm_profile, "
-            "knn or residual"
+            "f (their softmax is the sigmoid of f), name an output with the probabilities of both, or choose a head "
+            "that needs no classes, such as sensnorm_profile, knn or residual"
         )
     return logits
 
