@@ -48,8 +48,8 @@ def choices(model: ir.Model) -> list[str]:
     own = [f"{value.name!r} (an output)" for value in model.graph.outputs if is_numbers(value)]
     squashed = [node for node in model.graph if not node.domain and node.op_type in SQUASHING]
     inner = [f"{node.inputs[0].name!r} (what goes into {node.op_type})" for node in squashed[-1:] if node.inputs[0]]
-    tables = [node for node in model.graph if node.op_type == "ZipMap" and node.inputs[0]]
-    return own + inner + [f"{node.inputs[0].name!r} (what goes into {node.op_type})" for node in tables]
+    tables = [value for node in model.graph if node.op_type == "ZipMap" for value in node.inputs if value is not None]
+    return own + inner + [f"{value.name!r} (what goes into ZipMap)" for value in tables]
 
 
 def logits_before(value: ir.Value) -> str | None:
