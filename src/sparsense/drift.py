@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparsense.calibrate import p_values
 from sparsense.errors import CalibrationError
 
 
@@ -51,13 +50,14 @@ def drift_test(
     sided: Literal[1, 2] = 1 if alternative == "anomalous" else 2
     usual = np.arange(1, n + 2) / (n + 1)
     if calibration is not None and sided == 2 and len(np.unique(calibration)) < n:
-        usual = _shares(np.rint(p_values(calibration, calibration) * (n + 1)), n)
+        scores = np.sort(np.asarray(calibration, np.float64))
+        usual = _shares(1 + n - np.searchsorted(scores, scores), n)
     gap = _shares(ranks, n) - usual
     largest = float(np.max(gap if sided == 1 else np.abs(gap)))
     return largest, _kolmogorov_tail(math.sqrt(n * values.size / (n + values.size)) * largest, sided=sided)
 
 
-def _shares(ranks: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+def _shares(ranks: NDArray[Any], n: int) -> NDArray[np.float64]:
     """The share of ranks at or below 1 .. n + 1."""
     return np.asarray(np.cumsum(np.bincount(ranks.astype(np.int64), minlength=n + 2)[1:]) / len(ranks))
 
