@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsense.autodiff import weighted_layers
+from sparsense.autodiff import Layer, weighted_layers
 from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.checks import at_least, flag
-from sparsense.heads.contributions import Contributions, channel_names, names_of, per_group
+from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
 from sparsense.heads.halves import parts
-from sparsense.heads.head import Array, Head, register
+from sparsense.heads.head import Array, Head, Stream, register
 from sparsense.heads.row_sums import row_sums
 from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.spool import spooled
 
 LEAST = 1e-6  # of a range's end, which the deviation is divided by
 PER_CLASS = 10  # fitting inputs for each class on average, for classes to have ranges of their own
+HARMLESS = 80  # powers up to 2**80 and from 2**-80: float32 holds them, their sums, and unusually large ones
 MAXIMUM = 2**22  # ends of ranges of one kind: a file holds four such tables
 
 
@@ -38,7 +40,8 @@ class GramMatrices(Head):
     10 fitting inputs for each class, or tables of more than 4 million numbers, all classes share their ranges.
 
     Args:
-        powers: p, whole numbers from 1; the publication takes 1 to 10, which can overflow float32.
+        powers: p, whole numbers from 1; the publication takes 1 to 10. Layers with very large or small values are
+            scaled by a power of two for it, which changes no score.
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
         by_class: False compares with the ranges of all classes.
 
@@ -61,12 +64,24 @@ class GramMatrices(Head):
         self.by_class = flag("by_class", by_class)
         self._channels: list[int] = []
         self._classes = 0
+        self._scales: dict[str, float] = {}
+
+    def prepare(self, network: ForwardGraph, stream: Stream) -> None:
+        """Find the layers whose values are so large or small that their powers leave float32."""
+        op, layers = network.op, weighted_layers(network, layers=self.layers)
+        sizes = [op.ReduceMax(op.Abs(layer.output), keepdims=0) for layer in layers]
+        found = next(iter(stream(network, sizes)))  # a batch: a power of two more or less changes nothing
+        self._scales = {
+            layer.name: _steady(float(size), 2 * max(self.powers)) for layer, size in zip(layers, found, strict=True)
+        }
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Row sums of all Gram matrices, power by power and layer by layer, then the logits: [N, D + K]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
-        self._channels, self._classes = [dims(layer.output)[1] for layer in layers], dims(network.output)[1]
-        return concatenated(op, [*row_sums(op, [layer.output for layer in layers], self.powers), network.output])
+        self._channels, self._classes = channels_of(layers), dims(network.output)[1]
+        maps = [_channels_first(op, layer) for layer in layers]
+        scales = [self._scales.get(layer.name, 1.0) for layer in layers]
+        return concatenated(op, [*row_sums(op, maps, self.powers, scales), network.output])
 
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn the ranges, and how far held-out inputs leave them layer by layer."""
@@ -154,6 +169,20 @@ class GramMatrices(Head):
         )
         outside = op.Max(below, above, 0.0)  # at most one of the two is positive
         return op.Div(outside, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
+
+
+def _channels_first(op: Builder, layer: Layer) -> ir.Value:
+    """A layer's output with its channels behind the samples: a transformer's have them last."""
+    if layer.channel_axis == 1:
+        return layer.output
+    return op.Transpose(layer.output, perm=[0, layer.channel_axis, *layer.position_axes])
+
+
+def _steady(size: float, power: int) -> float:
+    """What brings values of this size near 1, a power of two; or 1 where their own powers are harmless."""
+    if not 0 < size < math.inf or abs(exponent := math.log2(size)) * power <= HARMLESS:
+        return 1.0
+    return 2.0 ** -round(exponent)
 
 
 def _of_class(op: Builder, table: Array, predicted: ir.Value) -> ir.Value | Array:

@@ -11,15 +11,25 @@ from sparsense.autodiff.shapes import dims
 from sparsense.graph.build import Builder
 
 
-def row_sums(op: Builder, maps: Sequence[ir.Value], powers: Sequence[int]) -> list[ir.Value]:
+def row_sums(
+    op: Builder, maps: Sequence[ir.Value], powers: Sequence[int], scales: Sequence[float] = ()
+) -> list[ir.Value]:
     """Signed roots of sum_j sum_positions z_i^p z_j^p without the matrices themselves: [N, channels of all maps] each.
 
     The powers of a map lie behind each other, so that one product each gives sum_j z_j^p and the sums over positions;
-    roots are taken of all maps at once. With many small maps the number of nodes is what costs.
+    roots are taken of all maps at once. With many small maps the number of nodes is what costs. With scales, one for
+    each map, powers are taken of scaled values, where those of the values themselves would leave float32.
     """
-    totals = op.Concat(*(_totals(op, value, powers) for value in maps), axis=2)
+    scales = scales or [1.0] * len(maps)
+    scaled = [value if scale == 1 else op.Mul(value, scale) for value, scale in zip(maps, scales, strict=True)]
+    totals = op.Concat(*(_totals(op, value, powers) for value in scaled), axis=2)
     parts = op.call("Split", op.Squeeze(totals, [3]), [1] * len(powers), axis=1, outputs=len(powers))
-    return [_root(op, op.Squeeze(part, [1]), power) for part, power in zip(parts, powers, strict=True)]
+    roots = [_root(op, op.Squeeze(part, [1]), power) for part, power in zip(parts, powers, strict=True)]
+    if all(scale == 1 for scale in scales):
+        return roots
+    widths = [dims(value)[1] for value in maps]
+    back = np.repeat(np.square(1 / np.array(scales)), widths).astype(np.float32)
+    return [op.Mul(root, back) for root in roots]
 
 
 def _totals(op: Builder, value: ir.Value, powers: Sequence[int]) -> ir.Value:

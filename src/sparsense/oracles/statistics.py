@@ -39,13 +39,16 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     state, scores = head.state(), []
     for x in inputs:
         seen: dict[Any, Any] = {}
-        hooks = [found.register_forward_hook(lambda m, _, y, seen=seen: seen.update({m: y[0]})) for found in modules]
+        hooks = [
+            found.register_forward_hook(lambda m, _, y, seen=seen: seen.update({m: _channels_first(m, y[0])}))
+            for found in modules
+        ]
         with torch.no_grad():
             p = torch.softmax(module(x[None])[0], 0).numpy()
         for hook in hooks:
             hook.remove()
         maps = [
-            seen[found].numpy().reshape(len(scale), -1) * scale[:, None] + offset[:, None]
+            seen[found].reshape(len(scale), -1) * scale[:, None] + offset[:, None]
             for found, (scale, offset) in zip(modules, shift, strict=True)
         ]
         sums = np.concatenate([_row_sums(z, power) for power in head.powers for z in maps])
@@ -55,6 +58,11 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         above = np.maximum(sums - high, 0) / np.maximum(np.abs(high), 1e-6)
         scores.append((state["weights"] * (below + above)).sum() / p.max())
     return np.array(scores)
+
+
+def _channels_first(module: Any, output: Any) -> Any:
+    """Of one sample; those of a linear layer are last, behind its tokens."""
+    return np.moveaxis(output.numpy(), -1, 0) if isinstance(module, nn.Linear) else output.numpy()
 
 
 def _affine(layer: Any, module: Any) -> tuple[Any, Any]:
