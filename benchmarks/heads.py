@@ -48,7 +48,8 @@ from sparsense.training.evaluate import predict
 
 RATE = 0.05
 AT_ONCE = 16  # images; more leave the cache
-NOISE = ("grood", "grad_norm")  # heads whose first pass is over noise: what they look at does not depend on it
+APART = ("grood", "grad_norm", "gram")
+"""Heads whose first pass changes nothing that they look at here: over noise, or for values far larger than these."""
 Array = np.ndarray
 Sets = dict[str, Dataset]
 Scores = Mapping[str, Array]
@@ -151,7 +152,7 @@ def alone(head: Head) -> bool:
     """Whether what it looks at depends on a first pass over the fitting data; a fusion if one of its members does."""
     if head.name == "fusion":
         return any(alone(made(member)) for member in head.options()["members"])
-    return head.name not in NOISE and type(head).prepare is not Head.prepare
+    return head.name not in APART and type(head).prepare is not Head.prepare
 
 
 @dataclass(frozen=True)
