@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from sparsense.benchmark.latency import Latency
+from sparsense.benchmark.machine import this_machine
 from sparsense.benchmark.metrics import auroc
 from sparsense.data import SOURCES
 from sparsense.data.dataset import Dataset
@@ -19,7 +21,7 @@ from sparsense.graph import forward_graph, load_graph
 from sparsense.graph.run import Session
 from sparsense.heads import HEADS
 from sparsense.networks import load_network
-from sparsense.quantise import Budget, judge, quantise_if_better, to_int8
+from sparsense.quantise import Budget, judge, quantise_if_better, to_float16, to_int8
 from sparsense.quantise.judge import Trial, energy, refusal
 from sparsense.to_onnx import export_forward
 
@@ -143,3 +145,51 @@ def test_senseless_samples_are_refused(files, samples):
 def test_a_trial_needs_a_label_per_input(files, trial):
     with pytest.raises(InputError, match="a label per input"):
         judge(*files, trial._replace(labels=trial.labels[:3]), Budget())
+
+
+@pytest.mark.parametrize(
+    ("features", "narrow"), [(["avx2", "avx512f"], True), (["avx512f", "avx512_vnni"], False), (["asimd"], False)]
+)
+def test_weights_have_seven_bits_where_sums_of_bytes_overflow(files, network, monkeypatch, features, narrow):
+    here = this_machine().model_copy(update={"features": features})
+    monkeypatch.setattr(import_module("sparsense.quantise.int8"), "this_machine", lambda: here)
+    made = onnx.load_from_string(to_int8(files[0], seen(network, "calibration", 20)))
+    largest = max(int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in made.graph.initializer
+                  if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4)  # fmt: skip
+    assert largest == (64 if narrow else 127)
+
+
+# Half precision
+
+
+@pytest.fixture(scope="module")
+def halved(files):
+    return to_float16(files[0])
+
+
+def test_half_precision_is_half_as_large_and_nearly_the_same(files, halved, trial):
+    before, after = (Session(content)(trial.inputs)[0] for content in (files[0], halved))
+    assert before.dtype == after.dtype == np.float32
+    assert 0 < np.abs(before - after).max() < 0.01 * np.abs(before).max()
+    assert len(halved) < 0.6 * len(files[0])
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(halved).graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("head", ["energy", "mahalanobis"])
+def test_heads_on_outputs_and_features_attach_to_half_precision(files, halved, network, head):
+    data = SOURCES["digits"]("train", limit=60, seed=0)
+    scores = []
+    for content in (files[0], halved):
+        graph = forward_graph(load_graph(content), network.preprocessing)
+        scored = fit_head(graph, HEADS[head](), data, preprocessing=network.preprocessing)
+        scores.append(Session(scored.network.model, [scored.score])(data.inputs)[0])
+    assert np.corrcoef(*scores)[0, 1] > 0.999
+
+
+def test_half_precision_is_judged_under_its_own_name(files, network, trial):
+    impossible = Budget(accuracy=-1.0, rounds=6)
+    content, found = quantise_if_better(files[0], seen(network, "calibration", 2), trial, impossible, to="float16")
+    assert content is None
+    assert str(found).startswith("float16 refused: ")
+    assert found.size[1] < 0.6 * found.size[0]

@@ -14,7 +14,7 @@ CARD_FORMAT: Final = 1
 MAX_BYTES = 64 << 20
 
 Variant = Literal["dense", "pruned"]
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -125,14 +125,14 @@ class Pruning(Row):
 
 
 class Quantisation(Row):
-    """The shipped network in INT8 against float32: measured, and accepted or refused.
+    """The shipped network in INT8 or float16 against float32: measured, and accepted or refused.
 
     Args:
         words: All of it in a sentence, with the reason of a refusal.
         heads: Detectors that use it; those that take gradients stay in float32.
-        accuracy: Float32, INT8.
+        accuracy: Float32, fewer bits.
         auroc: The same, of the energy score over all anomalies.
-        ratio: Time of INT8 by that of float32.
+        ratio: Time of fewer bits by that of float32.
         bytes: Of both networks.
     """
 
@@ -208,7 +208,7 @@ class AccuracyRow(Row):
     """How well a variant does its own task: classifiers have an accuracy, autoencoders an error.
 
     `stage` orders the rows of one variant: `as loaded`, `pruned`, `batch norm re-estimated`, `fine-tuned`, `exported`,
-    `int8`.
+    `int8` or `float16`.
     """
 
     variant: Variant

@@ -26,9 +26,9 @@ def main_detector(card: Card) -> tuple[str, str]:
 def final_accuracy(card: Card, variant: str, head: str | None = None) -> AccuracyRow | None:
     """The last stage of a variant on the test set: in float32, or in the precision of the detector with that head."""
     tests = {row.name for row in card.data if row.role == "test"}
-    small = any((row.variant, row.head, row.precision) == (variant, head, "int8") for row in card.detectors)
+    own = next((row.precision for row in card.detectors if (row.variant, row.head) == (variant, head)), "float32")
     rows = [row for row in card.accuracy if row.variant == variant and row.dataset in tests]
-    rows = [row for row in rows if small or row.stage != "int8"]
+    rows = [row for row in rows if row.stage not in ("int8", "float16") or row.stage == own]
     return rows[-1] if rows else None
 
 

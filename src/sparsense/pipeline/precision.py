@@ -1,4 +1,4 @@
-"""The shipped network in INT8, where a recipe asks for it and measurements allow it."""
+"""The shipped network in INT8 or float16, where a recipe asks for it and measurements allow it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sparsense.pipeline.data import RunData
 from sparsense.pipeline.detectors import CANDIDATES, Attached, Variant, attach
 from sparsense.pipeline.measure import outcome_row
 from sparsense.quantise import Budget, Judged, quantise_if_better
-from sparsense.quantise.judge import Trial
+from sparsense.quantise.judge import Short, Trial
 from sparsense.recipe.schema import BenchmarkSection, HeadSection, Recipe
 from sparsense.to_onnx import export_forward
 
-ORACLE = "the INT8 network with its head in ONNX Runtime, input by input, before it was closed"
+ORACLE = "the network in fewer bits with its head in ONNX Runtime, input by input, before it was closed"
 
 
 def to_precision(
     variant: Variant, recipe: Recipe, data: RunData, progress: Progress
 ) -> tuple[Quantisation | None, list[AccuracyRow]]:
-    """Move the detectors of a variant to INT8 if that is asked for, faster and good enough.
+    """Move the detectors of a variant to fewer bits if that is asked for, faster and good enough.
 
     Heads that take gradients stay on the float32 network, as rounding has none; so do heads that look for something in
     the graph which rounding hides, such as the weights of the last layer.
@@ -41,15 +41,16 @@ def to_precision(
         progress: Told about it.
 
     Returns:
-        What was measured (None: INT8 was not asked for), and how well the INT8 network does its task.
+        What was measured (None: nothing was asked for), and how well the network in fewer bits does its task.
 
     Raises:
         InputError: The network is no classifier, or calibration samples have no labels.
     """
-    if recipe.precision.name == "float32":
+    asked = recipe.precision.name
+    if asked == "float32":
         return None, []
     progress("quantising", 0, 1)
-    content, judged = _judged(variant, recipe, data)
+    content, judged = _judged(variant, recipe, data, asked)
     progress("quantising", 1, 1)
     if content is None:
         return _row(judged, []), []
@@ -60,19 +61,19 @@ def to_precision(
         if HEADS[section.name](**section.options).differentiates:
             continue
         try:
-            found[section.name] = _attached(small, section, recipe, data, progress)
+            found[section.name] = replace(_attached(small, section, recipe, data, progress), precision=asked)
         except GraphError as error:  # its float32 file is there, and is kept
             stay.append(f"{section.name} stays in float32: {error}")
     variant.detectors[:] = [found.get(one.head, one) for one in variant.detectors]
-    row = outcome_row(variant.name, "int8", variant.network, data.test, small.outputs(data.test.inputs))
+    row = outcome_row(variant.name, asked, variant.network, data.test, small.outputs(data.test.inputs))
     return _row(judged, list(found), stay), [row]
 
 
-def _judged(variant: Variant, recipe: Recipe, data: RunData) -> tuple[bytes | None, Judged]:
+def _judged(variant: Variant, recipe: Recipe, data: RunData, to: Short) -> tuple[bytes | None, Judged]:
     network, held_out = variant.network, data.calibration
     if network.task != "classifier" or held_out.labels is None:
         raise InputError(
-            "precision: int8 is judged by accuracy on data.calibration: expected a classifier, and labels there"
+            f"precision: {to} is judged by accuracy on data.calibration: expected a classifier, and labels there"
         )
     see = network.preprocessing
 
@@ -84,7 +85,7 @@ def _judged(variant: Variant, recipe: Recipe, data: RunData) -> tuple[bytes | No
     asked, how = recipe.precision, recipe.benchmark or BenchmarkSection()
     budget = Budget(asked.accuracy, asked.auroc, how.batch_sizes[0], how.rounds, how.threads)
     samples = seen(data.train.subset(recipe.fit.samples, seed=recipe.seed).inputs)
-    return quantise_if_better(export_forward(network), samples, trial, budget)
+    return quantise_if_better(export_forward(network), samples, trial, budget, to=to)
 
 
 def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunData, progress: Progress) -> Attached:
@@ -98,7 +99,7 @@ def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunD
     session = Session(scored.network.model, [scored.score], threads=1)
     scores = np.concatenate([session(compared[i : i + 1])[0] for i in range(len(compared))])
     parity = Parity(compared, scores.astype(np.float64), ORACLE, recipe.export.tolerance)
-    return replace(attach(scored, section, recipe, data, parity, variant), precision="int8")
+    return attach(scored, section, recipe, data, parity, variant)
 
 
 def _row(judged: Judged, moved: list[str], stay: Sequence[str] = ()) -> Quantisation:

@@ -1,10 +1,10 @@
-"""Is the INT8 network faster, and as good? Measured, with intervals; otherwise the float32 one stays."""
+"""Is the network in fewer bits faster, and as good? Measured, with intervals; otherwise the float32 one stays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,14 +16,17 @@ from sparsense.benchmark.metrics import auroc
 from sparsense.benchmark.onnx_cost import onnx_call
 from sparsense.errors import InputError
 from sparsense.graph.run import Session
+from sparsense.quantise.float16 import to_float16
 from sparsense.quantise.int8 import to_int8
 
 Array = NDArray[Any]
+NAMES = {"int8": "INT8", "float16": "float16"}
+Short = Literal["int8", "float16"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What INT8 may cost, and where its speed is measured.
+    """What fewer bits may cost, and where their speed is measured.
 
     Args:
         accuracy: Largest loss, as a share.
@@ -53,11 +56,12 @@ class Judged:
     """Both networks in numbers; AUROC is None without anomalies.
 
     Args:
-        accuracy: Float32, INT8.
+        accuracy: Float32, fewer bits.
         auroc: The same, of the energy score.
-        speed: Of INT8; its ratio is to float32.
+        speed: Of fewer bits; its ratio is to float32.
         size: Bytes of both files.
-        refusal: Why INT8 is not accepted; empty when it is.
+        refusal: Why fewer bits are not accepted; empty when they are.
+        name: Of the precision, as it is printed.
     """
 
     accuracy: tuple[float, float]
@@ -65,10 +69,11 @@ class Judged:
     speed: Latency
     size: tuple[int, int]
     refusal: str
+    name: str = "INT8"
 
     @property
     def accepted(self) -> bool:
-        """Whether INT8 is faster and within the budget."""
+        """Whether it is faster and within the budget."""
         return not self.refusal
 
     def __str__(self) -> str:
@@ -80,17 +85,30 @@ class Judged:
         if self.auroc is not None:
             parts.append(f"AUROC {numbers.percent(self.auroc[0])} -> {numbers.percent(self.auroc[1])}")
         parts.append(f"{numbers.size(self.size[0])} -> {numbers.size(self.size[1])}")
-        verdict = "INT8 accepted" if self.accepted else f"INT8 refused: {self.refusal}"
+        verdict = f"{self.name} accepted" if self.accepted else f"{self.name} refused: {self.refusal}"
         return f"{verdict}; {', '.join(parts)}"
 
 
 def quantise_if_better(
-    model: str | Path | bytes | onnx.ModelProto, samples: Array, trial: Trial, budget: Budget | None = None
+    model: str | Path | bytes | onnx.ModelProto,
+    samples: Array,
+    trial: Trial,
+    budget: Budget | None = None,
+    *,
+    to: Short = "int8",
 ) -> tuple[bytes | None, Judged]:
-    """The INT8 network if it is faster and good enough, else None; and the numbers either way."""
+    """The network in fewer bits if it is faster and good enough, else None; and the numbers either way.
+
+    Args:
+        model: In float32.
+        samples: That set the ranges of INT8.
+        trial: What both are judged on.
+        budget: What may be lost.
+        to: `int8` or `float16`.
+    """
     before = _content(model)
-    after = to_int8(before, samples)
-    found = judge(before, after, trial, budget or Budget())
+    after = to_int8(before, samples) if to == "int8" else to_float16(before)
+    found = replace(judge(before, after, trial, budget or Budget()), name=NAMES[to])
     return (after if found.accepted else None), found
 
 
@@ -99,7 +117,7 @@ def judge(before: bytes, after: bytes, trial: Trial, budget: Budget) -> Judged:
 
     Args:
         before: Float32.
-        after: INT8.
+        after: In fewer bits.
         trial: What they are judged on; held out from calibration.
         budget: What may be lost.
 
@@ -107,19 +125,21 @@ def judge(before: bytes, after: bytes, trial: Trial, budget: Budget) -> Judged:
         InputError: No inputs, or other numbers of labels.
     """
     if not len(trial.inputs) or len(trial.inputs) != len(trial.labels):
-        raise InputError(f"judging INT8: expected a label per input; found {len(trial.inputs)}, {len(trial.labels)}")
-    files = {"float32": before, "int8": after}
+        raise InputError(
+            f"judging fewer bits: expected a label per input; found {len(trial.inputs)}, {len(trial.labels)}"
+        )
+    files = {"float32": before, "short": after}
     logits = [_logits(content, trial.inputs, budget.threads) for content in files.values()]
     right = [float((found.argmax(1) == trial.labels).mean()) for found in logits]
     areas = None if trial.anomalies is None else _areas(files, logits, trial.anomalies, budget.threads)
     calls = {name: onnx_call(content, batch=budget.batch, threads=budget.threads) for name, content in files.items()}
-    speed = compare_latency(calls, rounds=budget.rounds)["int8"]
+    speed = compare_latency(calls, rounds=budget.rounds)["short"]
     accuracy = (right[0], right[1])
     return Judged(accuracy, areas, speed, (len(before), len(after)), refusal(accuracy, areas, speed, budget))
 
 
 def refusal(accuracy: tuple[float, float], areas: tuple[float, float] | None, speed: Latency, budget: Budget) -> str:
-    """All reasons against INT8, in words; empty when there are none."""
+    """All reasons against fewer bits, in words; empty when there are none."""
     reasons = []
     if speed.verdict != "faster":
         reasons.append(f"it is {'slower' if speed.verdict == 'slower' else 'not measurably faster'}")

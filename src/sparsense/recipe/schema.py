@@ -168,9 +168,10 @@ class ExportSection(Section):
 class PrecisionSection(Section):
     """Numbers of the shipped network; a bare name stands for itself with defaults."""
 
-    name: Literal["float32", "int8"] = "float32"
-    """`int8`: eight-bit weights per output channel and activations, for heads without gradients; refused, with the
-    numbers in the card, where it is not measured faster or loses too much."""
+    name: Literal["float32", "int8", "float16"] = "float32"
+    """`int8`: eight-bit weights per output channel and activations; `float16`: half precision, where the provider
+    gains by it. Both for heads without gradients; refused, with the numbers in the card, where they are not measured
+    faster or lose too much."""
     accuracy: Share = 0.005
     """Largest loss of accuracy on calibration samples, which need labels; the test set decides nothing."""
     auroc: Share = 0.005
