@@ -1,5 +1,8 @@
+import html
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -273,3 +276,48 @@ def test_the_alignment_of_widths_is_told_group_by_group(short_script):
     assert "layer1.0.conv1 11 11 kept" in words
     assert "0.750 chosen" in words
     assert "What became of every group" not in report.markdown(CARD)
+
+
+TOUCH = """
+<script>
+{
+  const table = document.querySelector("main table"), heads = [...table.tHead.rows[0].cells];
+  const index = heads.findIndex((head) => head.classList.contains("number"));
+  const column = () => [...table.tBodies[0].rows].map((row) => cellNumber(row.cells[index].textContent));
+  heads[index].querySelector("button").click();
+  const up = column();
+  heads[index].querySelector("button").click();
+  const said = { up, down: column(), sort: heads[index].getAttribute("aria-sort"), csv: tableCsv(table) };
+  said.rows = table.rows.length;
+  said.saves = document.querySelectorAll("button.save").length;
+  said.tables = document.querySelectorAll("main table").length;
+  said.named = [...document.querySelectorAll("button")].every((b) => (b.ariaLabel || b.textContent).trim() !== "");
+  said.minus = cellNumber("\u22121.5 ms");
+  const row = document.createElement("table");
+  row.innerHTML = "<tr><td>=1,&quot;a&quot;</td><td>-3</td></tr>";
+  said.cell = tableCsv(row);
+  document.title = JSON.stringify(said);
+}
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_tables_are_sorted_and_downloaded(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(report.html(CARD, SCORES).replace("</body>", f"{TOUCH}</body>"))
+    chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*chromium, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=300, check=True
+    )
+    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.S)[1]))
+    numbers = [value for value in found["up"] if value is not None]
+    assert len(set(numbers)) > 1
+    assert numbers == sorted(numbers)
+    assert [value for value in found["down"] if value is not None] == sorted(numbers, reverse=True)
+    assert found["sort"] == "descending"
+    assert len(found["csv"].strip().split("\r\n")) == found["rows"]
+    assert found["saves"] == found["tables"] > 1
+    assert found["named"]
+    assert found["minus"] == -1.5
+    assert found["cell"] == '"\'=1,""a""",-3\r\n'

@@ -97,7 +97,7 @@ TOUCH = """
   size.click();
   said.down = sizes();
   said.sort = size.closest("th").getAttribute("aria-sort");
-  const filter = all("#filters select").find((s) => s.parentElement.textContent.startsWith("network"));
+  const filter = all("#filters select").find((s) => s.parentElement.textContent.startsWith("variant"));
   filter.value = "dense";
   filter.dispatchEvent(new Event("change"));
   said.shown = all("#all tbody tr").filter((tr) => !tr.hidden).length;
@@ -117,6 +117,7 @@ TOUCH = """
   y.dispatchEvent(new Event("change"));
   said.kept = bound.value;
   said.other = boundLabel.textContent;
+  said.links = all("#all tbody a").map((a) => a.getAttribute("href"));
   said.labels = all("select, input").every((one) => one.closest("label").textContent.trim() !== "");
   said.keys = all("select, input, button, [tabindex='0']").every((one) => one.tabIndex >= 0);
   window.dispatchEvent(new Event("beforeprint"));
@@ -148,6 +149,7 @@ def test_the_page_sorts_filters_and_downloads(folder, tmp_path):
     assert (found["none"], found["every"]) == (0, HEADS + HEADS * len(SPARSITIES))
     assert found["bound"] == "accuracy, % at least"
     assert (found["kept"], found["other"]) == ("", "bytes at most")
+    assert set(found["links"]) == {f"points/example-{sparsity}/report.html" for sparsity in SPARSITIES}
     assert found["labels"]
     assert found["keys"]
     assert found["print"] == 640

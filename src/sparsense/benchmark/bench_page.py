@@ -44,5 +44,7 @@ def markdown(card: BenchCard) -> str:
 def page(card: BenchCard) -> str:
     """The same as one self-contained page."""
     template = environment(autoescape=True).get_template("bench.html")
-    text: str = template.render(card=card, tables=tables(card), css=verbatim("report.css"))
+    text: str = template.render(
+        card=card, tables=tables(card), css=verbatim("report.css"), tables_script=verbatim("tables.js")
+    )
     return text

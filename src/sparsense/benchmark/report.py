@@ -68,6 +68,7 @@ def html(card: Card, scores: Scores, drawn: Mapping[Key, Drawn] | None = None) -
         explanations=_explanations(card, drawn or {}),
         css=verbatim("report.css"),
         javascript=verbatim("report.js"),
+        tables_script=verbatim("tables.js"),
         plotly=need("markupsafe", doing="writing a report", extra="report").Markup(script),
     )
     return text

@@ -37,7 +37,8 @@ class Candidate(Row):
         time_interval: 95 % interval of `time`.
         milliseconds: Median, as the clock showed it; comparable within a run only, unless measured together.
         together: Whether times are of the joint measurement of all finalists.
-        bytes: Of the detector file, without its card.
+        bytes: Of the detector file, without its card; `gzip_bytes` compressed.
+        peak_bytes: Memory that running it adds, at the smallest batch; `joules` per sample, where they are counted.
         multiply_adds: Of the forward pass of one sample, without head.
     """
 
@@ -46,6 +47,7 @@ class Candidate(Row):
     precision: Precision = "float32"
     file: str
     accuracy: Share | None = None
+    calibration_error: Share | None = None
     reconstruction_error: float | None = None
     auroc: Share | None = None
     auroc_worst: Share | None = None
@@ -63,6 +65,9 @@ class Candidate(Row):
     milliseconds: Positive | None = None
     together: bool = False
     bytes: Count
+    gzip_bytes: Count | None = None
+    peak_bytes: Count | None = None
+    joules: Positive | None = None
     parameters: Count
     multiply_adds: Count
 
@@ -84,6 +89,7 @@ def _candidate(card: Card, variant: Variant, head: str) -> Candidate:
         file=detector.file,
         precision=detector.precision,
         bytes=detector.bytes,
+        gzip_bytes=detector.gzip_bytes,
         parameters=size.parameters,
         multiply_adds=size.multiply_adds,
         false_alarms=None if alarms is None else alarms.realised,
@@ -97,6 +103,7 @@ def _candidate(card: Card, variant: Variant, head: str) -> Candidate:
 def _quality(accuracy: AccuracyRow | None, results: list[ResultRow]) -> dict[str, Any]:
     return {
         "accuracy": None if accuracy is None else accuracy.accuracy,
+        "calibration_error": None if accuracy is None else accuracy.expected_calibration_error,
         "reconstruction_error": None if accuracy is None else accuracy.reconstruction_error,
         "auroc": _mean(row.auroc for row in results),
         "auroc_worst": min((row.auroc for row in results), default=None),
@@ -118,7 +125,8 @@ def _robustness(card: Card, variant: Variant, head: str) -> dict[str, Any]:
 def _speed(row: LatencyRow | None) -> dict[str, Any]:
     if row is None:
         return {}
-    return {"time": row.ratio, "time_interval": row.ratio_interval, "milliseconds": row.median_ms}
+    known = {"time": row.ratio, "time_interval": row.ratio_interval, "milliseconds": row.median_ms}
+    return {**known, "peak_bytes": row.peak_bytes, "joules": row.joules}
 
 
 def _mean(values: Iterable[float]) -> float | None:

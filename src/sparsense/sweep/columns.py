@@ -44,11 +44,20 @@ class Column:
         return {"key": self.key, "label": self.label, "better": self.better, "text": self.better is None}
 
 
+def _megabytes(value: int) -> str:
+    return numbers.digits(value / 1e6)
+
+
+def _thousandths(value: float) -> str:
+    return numbers.digits(value * 1e3)
+
+
 COLUMNS = (
     Column("head", "head"),
-    Column("variant", "network"),
+    Column("variant", "variant"),
     Column("precision", "precision"),
     Column("accuracy", "accuracy, %", "high", 100, numbers.points),
+    Column("calibration_error", "calibration error, %", "low", 100, numbers.points),
     Column("reconstruction_error", "reconstruction error", "low", 1, numbers.digits),
     Column("auroc", "AUROC, %", "high", 100, numbers.points),
     Column("auroc_worst", "worst AUROC, %", "high", 100, numbers.points),
@@ -61,6 +70,9 @@ COLUMNS = (
     Column("hidden", "hiding ones found, %", "high", 100, numbers.points),
     Column("time", "time / dense", "low", 1, numbers.digits),
     Column("bytes", "bytes", "low", 1, numbers.integer),
+    Column("gzip_bytes", "bytes, gzip", "low", 1, numbers.integer),
+    Column("peak_bytes", "peak memory, MB", "low", 1e-6, _megabytes),
+    Column("joules", "mJ per sample", "low", 1e3, _thousandths),
     Column("multiply_adds", "multiply-adds", "low", 1, numbers.integer),
     Column("parameters", "parameters", "low", 1, numbers.integer),
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sparsense.benchmark import numbers
 from sparsense.benchmark.report import TEMPLATES as SHARED
@@ -40,7 +41,11 @@ def write_sweep_report(store: Store, folder: str | Path, *, margin: float = 0.00
         MissingExtraError: plotly or jinja2 is not installed.
     """
     content = contents(store, margin=margin)
-    texts = (page(content), markdown(content), json.dumps(as_json(content), indent=2, ensure_ascii=False) + "\n")
+    texts = (
+        page(content, Path(folder)),
+        markdown(content),
+        json.dumps(as_json(content), indent=2, ensure_ascii=False) + "\n",
+    )
     written = []
     for name, text in zip(NAMES, texts, strict=True):
         with atomic_write(Path(folder) / name) as temporary:
@@ -67,8 +72,8 @@ def contents(store: Store, *, margin: float) -> dict[str, Any]:
     }
 
 
-def page(content: dict[str, Any]) -> str:
-    """One self-contained page; plotly's JavaScript is inside, once."""
+def page(content: dict[str, Any], folder: Path = Path()) -> str:
+    """One self-contained page; plotly's JavaScript is inside, once. Links to the runs start at `folder`."""
     doing = "writing the report of a sweep"
     markup = need("markupsafe", doing=doing, extra="report").Markup
     script = need("plotly.offline", doing=doing, extra="report").get_plotlyjs()
@@ -81,6 +86,7 @@ def page(content: dict[str, Any]) -> str:
         content=content,
         caution=CAUTION,
         table=_table(content["entries"]),
+        links=[_link(entry, folder) for entry in content["entries"]],
         stopped=_stopped(content["stopped"]),
         data=markup(_script_json({"name": content["name"], "columns": columns, "rows": rows})),
         css=markup((SHARED / "report.css").read_text(encoding="utf-8")),
@@ -164,6 +170,13 @@ def _table(found: Sequence[Entry]) -> Table:
         ],
         labels=len(keys) + 3,
     )
+
+
+def _link(entry: Entry, folder: Path) -> str:
+    """The report of a run, relative where it lies below, so that the folder can be moved."""
+    run, top = Path(entry.folder).absolute(), folder.absolute()
+    place = run.relative_to(top).as_posix() if run.is_relative_to(top) else run.as_uri()
+    return f"{quote(place, safe='/:%')}/report.html"
 
 
 def _failed(found: Sequence[Failure]) -> Table:

@@ -96,7 +96,7 @@ window.addEventListener("afterprint", () => Plotly.relayout("plot", { width: nul
 
 const body = document.querySelector("#all tbody");
 for (const [index, head] of document.querySelectorAll("#all thead th").entries()) {
-  head.querySelector("button").addEventListener("click", () => {
+  head.querySelector("button")?.addEventListener("click", () => {
     const down = head.ariaSort === "ascending";
     for (const other of document.querySelectorAll("#all thead th")) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
