@@ -156,6 +156,7 @@ def test_mistakes(attached: dict[str, Any], arguments: list[str], model: str, da
         ("knn", "k=inf", "k must be a whole number, at least 1; got inf"),
         ("sensnorm", "p=large", "the order p of a norm must be a number; got 'large'"),
         ("sensnorm_profile", "p=[]", "p must hold at least one order of a norm; got none"),
+        ("gram", "powers=[]", "powers must hold at least one whole number; got none"),
     ],
 )
 def test_an_option_that_is_no_number(attached: dict[str, Any], head: str, option: str, message: str) -> None:

@@ -131,6 +131,15 @@ def test_a_class_that_is_never_predicted_has_no_prototype() -> None:
     assert np.isfinite(found.scores(data.inputs)).all()
 
 
+def test_prototypes_of_many_classes_are_compared_by_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, test = tiny_data("fit", 240, seed=0), tiny_data("test", 40, seed=5).inputs
+    monkeypatch.setattr("sparsense.heads.grood.AT_ONCE", 0)
+    found = scored("grood", data)
+    assert not any(node.op_type == "Unsqueeze" for node in found.network.model.graph)
+    expected = oracle_scores(found, tiny_network(), test)
+    np.testing.assert_allclose(found.scores(test), expected, rtol=1e-5, atol=1e-5 * expected.std())
+
+
 def test_noise_for_rows_lies_within_each_column() -> None:
     rows = np.array([[0, 100], [1, 300], [0.5, 200]], np.float32)
     found = noise_like(linear_network(np.eye(2), np.zeros(2)), Everything(rows[:2], rows[2:]), 500, seed=0)

@@ -59,6 +59,8 @@ class GramMatrices(Head):
         by_class: bool = True,
     ) -> None:
         orders = powers if isinstance(powers, Sequence) else [powers]
+        if not orders:
+            raise ValueError("powers must hold at least one whole number; got none")
         self.powers = tuple(at_least("powers", order, 1) for order in orders)
         self.layers = layers
         self.by_class = flag("by_class", by_class)

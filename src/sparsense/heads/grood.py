@@ -21,6 +21,8 @@ from sparsense.heads.noise import noise_like
 from sparsense.heads.sample import Sample
 from sparsense.heads.shaping import FeatureHead
 
+AT_ONCE = 2**16  # numbers of all prototypes: more are not subtracted from every input one by one
+LEAST = 1e-12  # of a squared distance, which rounding can take below 0
 KEPT = 10  # one in so many noise inputs makes the prototype: those the network is least sure about
 
 
@@ -86,12 +88,23 @@ class PrototypeGradient(FeatureHead):
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Gradient, its nearest neighbour, their distance."""
-        prototypes = self._prototypes().astype(np.float32)
-        offsets = op.Sub(op.Unsqueeze(observed, [1]), prototypes)
-        distances = op.Sqrt(op.ReduceSumSquare(offsets, [2], keepdims=0))
-        last = len(prototypes) - 1
+        prototypes = self._prototypes()
+        distances, last = _distances(op, observed, prototypes), len(prototypes) - 1
         away = op.Slice(distances, [last], [last + 1], [1])
         mass = op.Slice(op.Softmax(op.Neg(distances), axis=1), [last], [last + 1], [1])
-        gradient = op.Mul(op.Sub(observed, prototypes[-1:]), op.Div(mass, away))
+        gradient = op.Mul(op.Sub(observed, prototypes[-1:].astype(np.float32)), op.Div(mass, away))
         difference = op.Sub(gradient, nearest_row(op, gradient, self.learnt("gradients")))
         return op.Sqrt(op.ReduceSumSquare(difference, [1], keepdims=0))
+
+
+def _distances(op: Builder, rows: ir.Value, points: Array) -> ir.Value:
+    """From each row [N, F] to each point [M, F]: [N, M]."""
+    if points.size <= AT_ONCE:
+        offsets = op.Sub(op.Unsqueeze(rows, [1]), points.astype(np.float32))
+        return op.Sqrt(op.ReduceSumSquare(offsets, [2], keepdims=0))
+    # ||a - b||^2 = ||a||^2 - 2 a b + ||b||^2 about the points' mean, where least cancels: nothing is [N, M, F]
+    centre = points.mean(0)
+    rows, points = op.Sub(rows, centre.astype(np.float32)), points - centre
+    products = op.Gemm(rows, (-2 * points.T).astype(np.float32), np.square(points).sum(1).astype(np.float32))
+    squares = op.Add(products, op.ReduceSumSquare(rows, [1], keepdims=1))
+    return op.Sqrt(op.Max(squares, LEAST))
