@@ -3,9 +3,9 @@
 python benchmarks/heads_overview.py CARD.json [CARD.json ...] [--sets fusion gram ...] [--images docs/images]
 
 The cards are what `heads.py --out` writes; of two with the same network and head the later one counts. The best of a
-column is bold. Heads are in the order of their mean, those measured everywhere first. A table for each group of
-networks with the same kinds of anomalies; with --sets also these heads set by set, with --images pictures of it all
-(needs matplotlib).
+column is bold. Heads are in the order of their mean, those measured everywhere first. A table for each group of dense
+networks with the same kinds of anomalies; with --sets also these heads set by set, and by the share of the
+multiply-adds that is gone; with --images pictures of it all (needs matplotlib).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,9 +43,8 @@ def overview(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def kinds_of(row: dict[str, Any]) -> list[str]:
-    """Far and near, or far alone, and the share that is gone: what tables are told apart by."""
-    kinds = [key for key in ("far", "near") if key in row["found"]]
-    return [*kinds, "pruned"] if row["removed"] else kinds
+    """Far and near, or far alone: what tables are told apart by."""
+    return [key for key in ("far", "near") if key in row["found"]]
 
 
 def set_by_set(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> Iterator[str]:
@@ -52,8 +52,7 @@ def set_by_set(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> Iterator
     found: dict[tuple[str, str], Found] = {}
     for row in rows:
         if row["head"] in heads:
-            share = f", {row['removed']:.0%} removed" if row["removed"] else ""
-            found[row["network"] + share, row["head"]] = row["found"]
+            found[row["network"], row["head"]] = row["found"]
     yield "| network | head | AUROC / FPR95, set by set | false alarms |"
     yield "|---|---|---|---:|"
     for (network, head), figures in found.items():
@@ -62,6 +61,21 @@ def set_by_set(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> Iterator
             f"{name} {cell(figures, f'{name} AUROC', 2)} / {figures[f'{name} FPR95'][0]:.3f}" for name in sets
         )
         yield f"| {network} | {head} | {each} | {figures['false alarms'][0]:.3f} |"
+
+
+def by_share(rows: Sequence[dict[str, Any]], heads: Sequence[str]) -> Iterator[str]:
+    """Far / near of dense and pruned networks side by side; nothing if none is pruned."""
+    shares = sorted({row["removed"] for row in rows})
+    pruned = dict.fromkeys(row["network"] for row in rows if row["removed"])
+    found = {(row["network"], row["head"], row["removed"]): row["found"] for row in rows}
+    if not pruned:
+        return
+    yield f"| network | head | {' | '.join(f'{share:.0%} removed' if share else 'dense' for share in shares)} |"
+    yield f"|---|---|{'---:|' * len(shares)}"
+    for network, head in product(pruned, heads):
+        each = [found.get((network, head, share)) for share in shares]
+        cells = (" / ".join(cell(one, key, 2) for key in ("far", "near") if key in one) if one else "" for one in each)
+        yield f"| {network} | {head} | {' | '.join(cells)} |"
 
 
 def first(table: dict[str, Found]) -> Found:
@@ -84,10 +98,11 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for name in options.cards for row in json.loads(name.read_text())["rows"]]
     rows = [row for row in rows if not isinstance(row["found"], str)]  # of a head that refuses the network
-    for kinds in dict.fromkeys(tuple(kinds_of(row)) for row in rows):
-        print(overview([row for row in rows if kinds_of(row) == list(kinds)]), end="\n\n")
+    dense = [row for row in rows if not row["removed"]]
+    for kinds in dict.fromkeys(tuple(kinds_of(row)) for row in dense):
+        print(overview([row for row in dense if kinds_of(row) == list(kinds)]), end="\n\n")
     if options.sets:
-        print(*set_by_set(rows, options.sets), sep="\n")
+        print(*set_by_set(dense, options.sets), "", *by_share(rows, options.sets), sep="\n")
     if options.images:
         from heads_pictures import draw  # needs matplotlib
 
