@@ -3,15 +3,16 @@
 python benchmarks/anomaly_training.py                                       # digits, nothing to download
 python benchmarks/anomaly_training.py --rows mnist tabular --data-root FOLDER --out results.jsonl
 python benchmarks/anomaly_training.py --rows fashion cifar10 industrial sound series ood --data-root FOLDER
-python benchmarks/anomaly_training.py --show results.jsonl [--images docs/images]   # tables of what was measured
+python benchmarks/anomaly_training.py --show results.jsonl [more.jsonl] [--images docs/images]   # tables of them
 
 Every number goes to --out as soon as it is there; the same command goes on where it was. Trained on normal samples
-alone (`ood`: and on auxiliary outliers), nothing is chosen by labels, the weights are those of the last epoch.
+alone (`ood`: and on auxiliary outliers), the weights are those of the last epoch. What was chosen by looking at results
+was chosen on four tables (`DEVELOPMENT` in cases.py) and on ResNet-8, none of which is measured here.
 
-The default is sized for one core of a CPU: at most --train samples, --epochs passes, small networks with the same
-objectives. --full is the published length on all samples, with the published networks (GradCon 1000 epochs, latent norm
-2000 batches and beta per data set): hours per class on a CPU. CIFAR-10 is not contrast-normalised, as it is in the
-latent-norm publication.
+The default is sized for one core of a CPU: at most --train samples, --epochs passes (--latent-steps for latent-norm
+networks of images), small networks with the same objectives. --full is the published length on all samples, with the
+published networks (GradCon 1000 epochs, latent norm 2000 batches and beta per data set): hours per class on a CPU.
+CIFAR-10 is not contrast-normalised, as it is in the latent-norm publication.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from typing import Any
 
 import torch
 from anomaly_rows import ood
-from anomaly_rows.cases import Case, Size, cases
+from anomaly_rows.cases import DEVELOPMENT, Case, Size, cases
 from anomaly_rows.measure import Length, measured
 from anomaly_rows.methods import PUBLISHED, PUBLISHED_FPR95, methods
 from anomaly_rows.outside import outside
-from anomaly_rows.tables import Values, by_case, summary
+from anomaly_rows.tables import by_case, collected, summary
 
 from sparsense.benchmark.machine import this_machine, versions
 
 Identity = tuple[str, str, int]
+SHOWN = ("epochs", "steps", "latent_steps", "batch_size", "precision", "train", "test", "full")
 KNOWN = ("digits", "mnist", "fashion", "cifar10", "tabular", "industrial", "sound", "series", "ood")
 
 
@@ -44,10 +46,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         warnings.filterwarnings("ignore", module="pyod")
         measure(options)
-    entries = read(Path(options.show or options.out))
+    entries = [entry for path in options.show or [options.out] for entry in read(Path(path))]
     for row in dict.fromkeys(entry["row"] for entry in entries):
         own = [entry for entry in entries if entry["row"] == row]
-        print_row(row, own, full=options.full)
+        print_row(row, own)
         if options.images is not None:
             from anomaly_rows.plots import draw  # needs matplotlib
 
@@ -64,6 +66,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=400, help="at least so many, for small sets")
+    parser.add_argument("--latent-steps", type=int, default=500, help="of the latent-norm networks for images")
+    parser.add_argument("--precision", default="32", choices=("32", "bf16"), help="of training, not of scores")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train", type=int, default=2000, help="at most so many training samples")
     parser.add_argument("--test", type=int, default=1000, help="at most so many test samples per side")
@@ -71,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="published networks and lengths, all samples")
     parser.add_argument("--out", default="anomaly_training.jsonl", help="JSON lines")
-    parser.add_argument("--show", help="print the tables of such a file, measure nothing")
+    parser.add_argument("--show", nargs="+", help="print the tables of such files, measure nothing")
     parser.add_argument("--images", help="folder for a picture of every table")
     return parser.parse_args()
 
@@ -91,8 +95,8 @@ def measure(options: argparse.Namespace) -> None:
 
 def one_class(row: str, options: argparse.Namespace, done: set[Identity]) -> Iterator[dict[str, Any]]:
     """An entry per case and seed."""
-    for case in chosen(row, options):
-        for seed in options.seeds:
+    for seed in options.seeds:
+        for case in chosen(row, options):
             if (case.row, case.name, seed) in done:
                 continue
             started = perf_counter()
@@ -125,15 +129,18 @@ def chosen(row: str, options: argparse.Namespace) -> Iterator[Case]:
         size = Size(tuple(options.classes), options.train, options.test, options.side)
     source = "industrial" if row == "sound" else row
     for case in cases(source, size, options.data_root):
-        if case.row == row and (options.cases is None or case.name in options.cases):
+        asked = case.name not in DEVELOPMENT if options.cases is None else case.name in options.cases
+        if case.row == row and asked:
             yield case
 
 
 def solved(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """Every method's AUROC; on tables also those of PyOD."""
-    found = methods(case.row, full=options.full, columns=case.train.inputs[0].size)
+    found = methods(case.row, columns=case.train.inputs[0].size)
     asked = {name: method for name, method in found.items() if options.methods is None or name in options.methods}
-    length = Length(options.epochs, options.steps, options.batch_size, options.full)
+    length = Length(
+        options.epochs, options.steps, options.batch_size, options.latent_steps, options.precision, options.full
+    )
     yield from measured(case, asked, length, seed)
     if case.row == "tabular" and options.methods is None:
         yield from outside(case, seed)
@@ -147,25 +154,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def collected(entries: list[dict[str, Any]], key: str = "values") -> Values:
-    """Case -> method -> values by seed, of the cases that have all seeds."""
-    seeds = {entry["seed"] for entry in entries}
-    values: Values = {}
-    for case in dict.fromkeys(entry["case"] for entry in entries):
-        found = sorted((e["seed"], e[key]) for e in entries if e["case"] == case)
-        if len(found) == len(seeds):
-            values[case] = {name: [each[name] for _, each in found] for name in found[0][1]}
-    return values
-
-
-def print_row(row: str, entries: list[dict[str, Any]], *, full: bool) -> None:
+def print_row(row: str, entries: list[dict[str, Any]]) -> None:
     first, values = entries[0], collected(entries)
-    seeds = sorted({entry["seed"] for entry in entries})
-    asked = {key: first["arguments"][key] for key in ("epochs", "steps", "batch_size", "train", "test", "full")}
-    print(f"\n### {row}: {len(values)} cases, seeds {seeds}, {asked}\n")
+    asked = {key: first["arguments"][key] for key in SHOWN if key in first["arguments"]}
+    print(f"\n### {row}: {len(values)} cases, {asked}\n")
     baselines: dict[str, str | None] = dict(ood.BASELINES)
     if row != "ood":
-        baselines = {name: method.baseline for name, method in methods(row, full=full).items()}
+        baselines = {name: method.baseline for name, method in methods(row).items()}
     published = {name: value for (known, name), value in PUBLISHED.items() if known == row}
     print(*summary(values, baselines, published), "", *by_case(values), sep="\n")
     if row == "ood":

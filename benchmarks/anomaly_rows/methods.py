@@ -10,6 +10,7 @@ Options = dict[str, Any]
 BETA = 10.0  # of U-Nets
 TABLE_BETA, TABLE_COLUMNS = 10.0, 274  # published for a table of so many columns
 PUBLISHED_BETAS = {"digits": 100.0, "mnist": 1000.0, "fashion": 100.0, "cifar10": 10.0}
+PUBLISHED_RATES = {"digits": 1e-3, "mnist": 1e-4, "fashion": 1e-4, "cifar10": 1e-2}
 MEAN_OVER_NORM = {"image": 0.01, "table": 0.05}
 """A mean squared error of 0.1 over the norm of the same error: so beta keeps its share beside an amplified error."""
 
@@ -19,8 +20,8 @@ class Trained:
     """A network and how it is trained; equal ones are trained once.
 
     Args:
-        network: `conv`, `latent`, `latent unit` (the same of pixels in [0, 1]), `table`, `unit` (a table in [0, 1]),
-            `unet`, or `unet closed` (nothing but the code is passed on).
+        network: `conv`, `latent`, `latent unit` (the same of pixels in [0, 1]), `table`, `unit` (a table in [0, 1],
+            no batch norm), `unit normed` (with), `unet`, or `unet closed` (nothing but the code is passed on).
         objective: Its name.
         options: Of the objective.
         learning_rate: Of Adam.
@@ -55,29 +56,30 @@ class Method:
 
 
 PROFILE = "reconstruction_profile"
+TRAINING: Options = {"reference": "training"}  # of the head `gradcon`, as published
 
 
-def methods(row: str, *, full: bool, columns: int = TABLE_COLUMNS) -> dict[str, Method]:
+def methods(row: str, *, columns: int = TABLE_COLUMNS) -> dict[str, Method]:
     """The methods of one row of the table, by name; `columns` are those of a table."""
     if row in ("tabular", "series", "sound"):
         return _for_tables(TABLE_BETA * math.sqrt(columns / TABLE_COLUMNS))
-    return _for_defects() if row == "industrial" else _for_images(row, full=full)
+    return _for_defects() if row == "industrial" else _for_images(row)
 
 
-def _for_images(row: str, *, full: bool) -> dict[str, Method]:
+def _for_images(row: str) -> dict[str, Method]:
     plain, gradcon = Trained("conv", "reconstruction"), Trained("conv", "gradcon")
-    rate = (1e-2 if row == "cifar10" else 1e-4) if full else 1e-3
-    beta = PUBLISHED_BETAS[row]
+    rate, beta = PUBLISHED_RATES[row], PUBLISHED_BETAS[row]
     loose, tight = (Trained("latent", "latent_norm", {"beta": b}, rate) for b in (0.0, beta))
     unit = Trained("latent unit", "loss_amplification", {}, rate)
     share = {"beta": beta * MEAN_OVER_NORM["image"], "error": "l2", "amplify": "element"}
     return {
         "autoencoder": Method(plain),
         "amplified": Method(Trained("conv", "loss_amplification"), "autoencoder"),
-        "GradCon": Method(gradcon, "autoencoder"),
-        "GradCon, reference of fitting data": Method(gradcon, "GradCon", "gradcon"),
+        "GradCon": Method(gradcon, "autoencoder", "gradcon", TRAINING),
+        "GradCon, reference of fitting data": Method(gradcon, "autoencoder", "gradcon"),
+        "GradCon, error alone": Method(gradcon, "autoencoder", "reconstruction_error"),
         "profile": Method(plain, "autoencoder", PROFILE),
-        "profile, GradCon network": Method(gradcon, "GradCon", PROFILE),
+        "profile, GradCon network": Method(gradcon, "autoencoder", PROFILE),
         "latent norm, beta 0": Method(loose),
         "latent norm": Method(tight, "latent norm, beta 0"),
         "amplified, beta 0": Method(unit),
@@ -92,16 +94,17 @@ def _for_tables(beta: float) -> dict[str, Method]:
     """
     loose, tight = (Trained("table", "latent_norm", {"beta": each}) for each in (0.0, beta))
     share = {"beta": beta * MEAN_OVER_NORM["table"], "error": "l2", "amplify": "element"}
-    gradcon, steep = Trained("unit", "gradcon"), Trained("unit", "latent_norm", share)
+    gradcon, steep = Trained("unit", "gradcon"), Trained("unit normed", "latent_norm", share)
     return {
         "latent norm, beta 0": Method(loose),
         "latent norm": Method(tight, "latent norm, beta 0"),
         "profile, beta 0 network": Method(loose, "latent norm, beta 0", PROFILE),
         "unit range": Method(Trained("unit", "reconstruction")),
-        "unit range, GradCon": Method(gradcon, "unit range"),
+        "unit range, GradCon": Method(gradcon, "unit range", "gradcon", TRAINING),
         "unit range, GradCon, reference of fitting data": Method(gradcon, "unit range", "gradcon"),
         "unit range, amplified": Method(Trained("unit", "loss_amplification"), "unit range"),
-        "unit range, amplified, latent norm": Method(steep, "unit range, amplified"),
+        "unit range, batch norm, amplified": Method(Trained("unit normed", "loss_amplification")),
+        "unit range, batch norm, amplified, latent norm": Method(steep, "unit range, batch norm, amplified"),
     }
 
 

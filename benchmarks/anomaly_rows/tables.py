@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,20 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 Values = dict[str, dict[str, list[float]]]
 """Case -> method -> a value for every seed."""
+
+
+def collected(entries: list[dict[str, Any]], key: str = "values") -> Values:
+    """Case -> method -> values by seed, of the seeds that a method has in all of the cases it has."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for entry in entries:
+        for name, value in entry[key].items():
+            found.setdefault(name, {}).setdefault(entry["case"], {})[entry["seed"]] = value
+    values: Values = {case: {} for case in dict.fromkeys(entry["case"] for entry in entries)}
+    for name, by_case in found.items():
+        seeds = sorted(set.intersection(*map(set, by_case.values())))
+        for case, by_seed in by_case.items():
+            values[case][name] = [by_seed[seed] for seed in seeds]
+    return values
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ def _resampled(pairs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def names(values: Values) -> list[str]:
-    """Methods that were measured in all cases, in order."""
+    """Methods that were measured in all cases, in order; the others are not compared."""
     rows = list(values.values())
     return [name for name in rows[0] if all(name in row for row in rows)]
 
@@ -65,7 +80,8 @@ def summary(
 ) -> Iterator[str]:
     """A row per method: mean over cases and its spread over seeds, mean rank, the paired difference, the published."""
     higher = metric != "FPR95"
-    yield f"| method | {metric}, % | spread | mean rank | against | difference [95 % interval], better in | published |"
+    columns = ("spread (seeds)", "mean rank", "against", "difference [95 % interval], better in", "published")
+    yield f"| method | {metric}, % | {' | '.join(columns)} |"
     yield "|---|---:|---:|---:|---|---|---:|"
     ranks = mean_ranks(values, higher_is_better=higher)
     for name in names(values):
@@ -73,7 +89,15 @@ def summary(
         baseline = baselines.get(name)
         against = "" if baseline is None else str(difference(values, name, baseline, higher_is_better=higher))
         known = published.get(name)
-        cells = [name, f"{mean:.2f}", f"{spread:.2f}", f"{ranks[name]:.1f}", baseline or "", against]
+        seeds = len(next(iter(values.values()))[name])
+        cells = [
+            name,
+            f"{mean:.2f}",
+            f"{spread:.2f} ({seeds})" if seeds > 1 else "(1)",
+            f"{ranks[name]:.1f}",
+            baseline or "",
+            against,
+        ]
         yield f"| {' | '.join(cells)} | {'' if known is None else f'{known:.1f}'} |"
 
 
@@ -89,5 +113,7 @@ def by_case(values: Values) -> Iterator[str]:
     yield f"| case | {' | '.join(known)} |"
     yield f"|---|{'---:|' * len(known)}"
     for case, row in values.items():
-        cells = [f"{fmean(row[name]):.1f} ± {stdev(row[name]) if len(row[name]) > 1 else 0:.1f}" for name in known]
+        cells = [
+            f"{fmean(row[name]):.1f}" + (f" ± {stdev(row[name]):.1f}" if len(row[name]) > 1 else "") for name in known
+        ]
         yield f"| {case} | {' | '.join(cells)} |"

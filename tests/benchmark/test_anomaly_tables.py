@@ -79,5 +79,18 @@ def test_methods_that_were_not_measured_everywhere_are_left_out(tables):
     assert tables.names(values) == ["x"]
     assert tables.over_seeds(values, "x") == (80.0, 0.0)
     rows = list(tables.summary(values, {"x": None}, {"x": 97.3}))
-    assert rows[2] == "| x | 80.00 | 0.00 | 1.0 |  |  | 97.3 |"
+    assert rows[2] == "| x | 80.00 | 0.00 (2) | 1.0 |  |  | 97.3 |"
     assert list(tables.by_case(values))[2] == "| a | 91.0 ± 1.4 |"
+
+
+def test_methods_may_be_measured_apart_and_keep_the_seeds_that_all_cases_have(tables):
+    def entry(case, seed, **values):
+        return {"case": case, "seed": seed, "values": values}
+
+    entries = [entry("a", 1, x=2.0), entry("a", 0, x=1.0), entry("a", 0, y=5.0),
+               entry("b", 0, x=3.0), entry("b", 1, x=4.0), entry("a", 2, x=9.0), entry("b", 0, y=6.0)]  # fmt: skip
+    assert tables.collected(entries) == {"a": {"x": [1.0, 2.0], "y": [5.0]}, "b": {"x": [3.0, 4.0], "y": [6.0]}}
+    (header, _, x, y) = tables.summary(tables.collected(entries), {}, {})
+    assert "spread (seeds)" in header
+    assert x.startswith("| x | 2.50 | 0.71 (2) |")
+    assert y.startswith("| y | 5.50 | (1) |")

@@ -140,6 +140,10 @@ def test_toycar_windows_and_clips(root):
     loop = [clips[0, t : t + 5].ravel() for t in range(3)]  # clip 0 is anomalous, so first in the test part
     assert (test.inputs[:3] == np.array(loop, np.float32)).all()
     assert test.labels[:3].tolist() == [1, 1, 1]
+    train, held_out = (SOURCES["toycar"](split, data_root=root).inputs for split in ("train", "held_out"))
+    assert (len(train), len(held_out)) == (30 * 3, 10 * 3)
+    together = {row.tobytes() for row in train} | {row.tobytes() for row in held_out}
+    assert together == {row.tobytes() for row in calibration.inputs}  # so none is in both, nor in the test part
     with pytest.raises(InputError, match="1 to 7 frames; got 8"):
         SOURCES["toycar"]("test", data_root=root, frames=8)
 

@@ -9,13 +9,17 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from sparsense.data import Dataset
 from sparsense.detector import fit_head
 from sparsense.errors import GraphError, InputError, NotFittedError
-from sparsense.graph import Builder, Session
+from sparsense.graph import Builder, Session, forward_graph, load_graph
 from sparsense.heads import HEADS
 from sparsense.heads.bottleneck import decoder_layers, find_code
 from sparsense.heads.similarity import gradient_dissimilarity, structural_dissimilarity
+from sparsense.networks import load_network
 from sparsense.oracles import oracle_scores
+from sparsense.to_onnx import export_forward
+from sparsense.training.objectives import LatentNorm
 from tiny_autoencoder import tiny_autoencoder, tiny_autoencoder_graph
 from tiny_classifier import tiny_data, tiny_graph, tiny_images, tiny_network
 
@@ -76,6 +80,19 @@ def test_the_code_is_the_narrowest_value_and_can_be_named() -> None:
     assert find_code(network, code.name) is code
     with pytest.raises(GraphError, match="looking for the code 'z' of the autoencoder: found only"):
         scored("latent_norm", latent="z")
+
+
+def test_the_code_may_be_wider_than_the_table() -> None:
+    options = {"features": 3, "hidden": [16, 12], "latent": 5, "output": "sigmoid"}
+    network = load_network("latent_norm_table", options=options)
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing, task="reconstruction")
+    assert list(find_code(graph).shape)[1:] == [5]
+    assert len(decoder_layers(graph, find_code(graph))) == 3
+    table = Dataset("table", np.random.default_rng(0).random((9, 3), np.float32))
+    found = fit_head(graph, HEADS["latent_norm"](beta=2.0), table, preprocessing=network.preprocessing)
+    with torch.no_grad():
+        expected = LatentNorm(beta=2.0).scores(network.module, torch.from_numpy(table.inputs))
+    np.testing.assert_allclose(found.scores(table.inputs), expected.numpy(), rtol=1e-4)
 
 
 def test_latent_norm_weighs_the_code() -> None:

@@ -47,14 +47,15 @@ def magnetic_tile(split: str, *, data_root: str | None = None) -> Dataset:
     return _defects("magnetic_tile", split, "industrial/magnetic_tile_128.npz", data_root)
 
 
-@source("toycar", "calibration", "test")
+@source("toycar", "calibration", "test", "train", "held_out")
 def toycar(split: str, *, data_root: str | None = None, frames: int = 5) -> Dataset:
     """ToyADMOS toy cars: windows of log-mel frames as float32 rows `[N, frames * 128]`; label 1 is anomalous.
 
     Made for the autoencoders of MLPerf Tiny, which take five frames, 640 numbers.
 
     Args:
-        split: `calibration` (the windows of 40 normal clips) or `test` (those of all other clips).
+        split: `calibration` (the windows of 40 normal clips) or `test` (those of all other clips); for a network that
+            is not trained yet, `train` (of 30 of the 40) and `held_out` (of the 10 that are left).
         data_root: Folder of the published sets; None takes SPARSENSE_DATA.
         frames: Consecutive frames of one window.
 
@@ -67,7 +68,8 @@ def toycar(split: str, *, data_root: str | None = None, frames: int = 5) -> Data
         raise InputError(f"data source 'toycar': expected 1 to {clips.shape[1]} frames; got {frames}")
     normal = np.flatnonzero(labels == GOOD)
     calibration = normal[shuffled(len(normal), 0)[:40]]
-    chosen = np.isin(np.arange(len(clips)), calibration) == (split == "calibration")
+    parts = {"train": calibration[:30], "held_out": calibration[30:], "calibration": calibration}
+    chosen = np.isin(np.arange(len(clips)), parts.get(split, calibration)) == (split != "test")
     rows = sliding_windows(clips[chosen][..., 0].astype(np.float32), frames)
     per_clip = len(rows) // int(chosen.sum())
     return Dataset(f"toycar/{split}", rows, np.repeat(labels[chosen].astype(np.int64), per_clip))

@@ -16,6 +16,8 @@ from sparsense.graph.forward import ForwardGraph
 def find_code(network: ForwardGraph, name: str | None = None) -> ir.Value:
     """The value between input and output with the fewest elements per sample, the last of equal ones; or a named one.
 
+    A code lies between weighted layers: what the last one gives is none, even where a code is wider than the samples.
+
     Raises:
         GraphError: No such value, or none whose size is known.
     """
@@ -27,10 +29,18 @@ def find_code(network: ForwardGraph, name: str | None = None) -> ir.Value:
             names = ", ".join(repr(value.name) for value in found)
             raise GraphError(f"looking for the code {name!r} of the autoencoder: found only {names}")
         return chosen[0]
-    sized = [value for value in found if value.shape is not None and all_known(list(value.shape)[1:])]
+    inside = _between_layers(network, found) or found
+    sized = [value for value in inside if value.shape is not None and all_known(list(value.shape)[1:])]
     if not sized:
         raise GraphError("looking for the code of the autoencoder: no size is known; name it with latent=...")
     return min(reversed(sized), key=lambda value: prod(dims(value)[1:]))
+
+
+def _between_layers(network: ForwardGraph, values: list[ir.Value]) -> list[ir.Value]:
+    """Those of the values that have a weighted layer before them, and one behind them."""
+    weighted = {layer.node for layer in weighted_layers(network)}
+    read = set[ir.Node]().union(*(ancestors(value) for node in weighted for value in node.inputs if value is not None))
+    return [value for value in values if value.producer() in read and weighted & ancestors(value)]
 
 
 def decoder_layers(network: ForwardGraph, code: ir.Value) -> list[Layer]:

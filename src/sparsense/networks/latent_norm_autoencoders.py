@@ -106,6 +106,7 @@ class LatentNormTable(_Autoencoder):
         hidden: Widths on the way to the code; 256 and 128 are published.
         latent: Length of the code.
         output: `linear` as published, or `sigmoid` for columns that were brought to [0, 1].
+        batch_norm: As published. Without, gradients of one sample do not depend on others, as GradCon's should not.
 
     Reference:
         As for `latent_norm_grey28`.
@@ -114,12 +115,13 @@ class LatentNormTable(_Autoencoder):
     preprocessing = Preprocessing(layout="ND", dtype="float32", scale=1.0)
 
     def __init__(
-        self, *, features: int = 274, hidden: Sequence[int] = (256, 128), latent: int = 16, output: Output = "linear"
-    ) -> None:
+        self, *, features: int = 274, hidden: Sequence[int] = (256, 128), latent: int = 16, output: Output = "linear",
+        batch_norm: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.input_shape = (features,)
-        self.encoder = _linear_stack([features, *hidden, latent])
-        self.decoder = _linear_stack([latent, *reversed(hidden), features]).extend(_last(output))
+        self.encoder = _linear_stack([features, *hidden, latent], batch_norm)
+        self.decoder = _linear_stack([latent, *reversed(hidden), features], batch_norm).extend(_last(output))
 
 
 class Shift(nn.Module):
@@ -148,12 +150,13 @@ def _stack(
     return found
 
 
-def _linear_stack(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers between these widths, all but the last with batch norm and ReLU."""
+def _linear_stack(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
+    """Linear layers between these widths, all but the last with ReLU, and batch norm before it."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU()]
-    return nn.Sequential(*layers[:-2])
+        norm = [nn.BatchNorm1d(after)] if batch_norm else []
+        layers += [nn.Linear(before, after), *norm, nn.ReLU()]
+    return nn.Sequential(*layers[: -2 if batch_norm else -1])
 
 
 def _last(output: str) -> list[nn.Module]:
