@@ -53,7 +53,7 @@ def main() -> None:
         if options.images is not None:
             from anomaly_rows.plots import draw  # needs matplotlib
 
-            draw(row, collected(own), Path(options.images))
+            draw(row, collected(own), Path(options.images), suffix=options.suffix)
 
 
 def arguments() -> argparse.Namespace:
@@ -76,7 +76,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="published networks and lengths, all samples")
     parser.add_argument("--out", default="anomaly_training.jsonl", help="JSON lines")
     parser.add_argument("--show", nargs="+", help="print the tables of such files, measure nothing")
-    parser.add_argument("--images", help="folder for a picture of every table")
+    parser.add_argument("--images", help="folder for a picture of every table, anomaly_ROW.svg")
+    parser.add_argument("--suffix", default="", help="of the pictures' names, after the row")
     return parser.parse_args()
 
 

@@ -15,7 +15,7 @@ from anomaly_rows.tables import Values, names
 OURS, OTHERS, DOTS = "#1f5fa8", "#9a9a9a", "#7a7a7a"
 
 
-def draw(row: str, values: Values, folder: Path) -> Path:
+def draw(row: str, values: Values, folder: Path, *, suffix: str = "") -> Path:
     """Write `anomaly_ROW.svg`; small, without fonts inside, the same bytes for the same numbers."""
     known = names(values)
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": row}
@@ -32,7 +32,7 @@ def draw(row: str, values: Values, folder: Path) -> Path:
     axes.set_xlabel(f"AUROC, %; bars: mean of {len(values)} cases, marks: cases ({row})", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"anomaly_{row}.svg"
+    path = folder / f"anomaly_{row}{suffix}.svg"
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     return path
