@@ -161,6 +161,15 @@ def test_a_folder_that_cannot_be_written_ends_the_sweep_with_its_name(tmp_path):
         run_task(task(tmp_path, BASE))
 
 
+def test_a_full_disk_ends_the_sweep_and_is_no_fault_of_the_point(tmp_path, monkeypatch):
+    reason = "SafetensorError: I/O error: No space left on device (os error 28)"
+    monkeypatch.setattr("sparsense.sweep.task._run", lambda task: reason)
+    with pytest.raises(InputError, match=r"running the point p: No space left on device\. .* goes on where it was"):
+        run_task(task(tmp_path, BASE))
+    monkeypatch.setattr("sparsense.sweep.task._run", lambda task: "layers leave no space")
+    assert run_task(task(tmp_path, BASE)).body["reason"] == "layers leave no space"
+
+
 def test_a_finished_run_that_the_store_does_not_know_is_taken(tmp_path):
     card = make_card(make_scores())
     (tmp_path / "points" / "p").mkdir(parents=True)

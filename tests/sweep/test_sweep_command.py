@@ -17,6 +17,7 @@ from tiny_sweep import TINY, kill_a_worker, needs_ray
 from typer.testing import CliRunner
 
 from sparsense.cli import app
+from sparsense.errors import InputError
 from sparsense.sweep.engines import ray
 from sparsense.sweep.points import points
 from sparsense.sweep.recipe import load_sweep
@@ -134,3 +135,14 @@ def test_a_task_that_always_loses_its_worker_is_a_failed_point(tmp_path, monkeyp
         outcome = submit(Task("key", TINY, tmp_path / "points" / "x")).result(timeout=120)
     assert (outcome.key, outcome.done) == ("key", False)
     assert outcome.body["reason"].startswith("lost by Ray: ")
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_disk_of_a_cluster_ends_the_sweep(tmp_path, monkeypatch):
+    def full(task):
+        raise InputError("running the point x: No space left on device")
+
+    monkeypatch.setattr("sparsense.sweep.engines.run_task", full)
+    with ray(1) as submit, pytest.raises(InputError, match="No space left on device"):
+        submit(Task("key", TINY, tmp_path / "points" / "x")).result(timeout=120)

@@ -71,6 +71,14 @@ def test_the_page_loads_nothing_and_runs_nothing_of_a_name(folder):
     assert {column["key"] for column in data["columns"]} >= {"prune.sparsity", "accuracy", "auroc", "bytes", "time"}
 
 
+def test_a_report_that_cannot_be_written_says_where_the_results_are(tmp_path):
+    with open_store(tmp_path / "sweep.sqlite") as store:
+        fill(store, tmp_path)
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match=r"writing .*report\.html: .*\. The results are in the store; make room"):
+            write_sweep_report(store, tmp_path / "file")
+
+
 def test_a_store_in_which_nothing_was_begun_has_no_report(tmp_path):
     with open_store(tmp_path / "sweep.sqlite") as store, pytest.raises(InputError, match="no sweep was begun"):
         write_sweep_report(store, tmp_path)

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from sparsense.errors import InputError
 from sparsense.extras import need
 from sparsense.sweep.task import Outcome, Task, run_task
 
@@ -51,6 +52,8 @@ def ray(jobs: int) -> Iterator[Submit]:
             def outcome(task: Task, reference: Any) -> Outcome:
                 try:
                     found: Outcome = library.get(reference)
+                except InputError:  # of the sweep, such as a full disk, not of the point
+                    raise
                 except library.exceptions.RayError as error:
                     return Outcome(task.key, done=False, body={"reason": f"lost by Ray: {error}", "seconds": 0.0})
                 return found

@@ -37,7 +37,7 @@ def write_sweep_report(store: Store, folder: str | Path, *, margin: float = 0.00
         The paths.
 
     Raises:
-        InputError: No sweep was begun in the store.
+        InputError: No sweep was begun in the store, or the folder cannot be written to.
         MissingExtraError: plotly or jinja2 is not installed.
     """
     content = contents(store, margin=margin)
@@ -48,8 +48,14 @@ def write_sweep_report(store: Store, folder: str | Path, *, margin: float = 0.00
     )
     written = []
     for name, text in zip(NAMES, texts, strict=True):
-        with atomic_write(Path(folder) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        try:
+            with atomic_write(Path(folder) / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"writing {Path(folder) / name}: {error.strerror}. The results are in the store; make room, or make "
+                "the folder writable, and write the report with sparsense sweep --report"
+            ) from error
         written.append(Path(folder) / name)
     return written
 

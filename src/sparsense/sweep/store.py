@@ -143,7 +143,8 @@ def _one_writer(file: Path, *, read_only: bool) -> Iterator[None]:
                 f"opening the store {file}: another sweep is writing to it; wait for it, or give another --output"
             ) from error
         except (sqlite3.Error, OSError) as error:
-            raise InputError(f"opening the store {file}: {error}; choose another --output") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"opening the store {file}: {reason}; choose another --output") from error
         yield
 
 

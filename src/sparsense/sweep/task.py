@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -63,9 +64,12 @@ class Outcome:
 
 
 def run_task(task: Task) -> Outcome:
-    """Run a point, unless a card of this very recipe lies there already; never raises for what the run did.
+    """Run a point, unless a card of this very recipe lies there already.
 
     The run is a process of its own, so a crash, or a kill for want of memory, costs one point and its memory goes back.
+
+    Raises:
+        InputError: The disk is full. That is no fault of the point, and would be that of all points that are left.
     """
     begun = time.monotonic()
     reason = "" if _card(task) is not None else _run(task)
@@ -74,6 +78,7 @@ def run_task(task: Task) -> Outcome:
     seconds = round(time.monotonic() - begun, 3)
     card = None if reason else _card(task)
     if card is None:
+        _check_room(task, reason)
         reason = reason or f"the run ended without the card {task.folder / 'card.json'}"
         body = {"reason": reason, "seconds": seconds}
         return Outcome(task.key, done=False, body=body, stopped=task.watched and task.stop.exists())
@@ -130,6 +135,16 @@ def _written(task: Task) -> Path:
             "--output, and start the sweep again: it goes on where it was"
         ) from error
     return recipe
+
+
+def _check_room(task: Task, reason: str) -> None:
+    """Raise if a run ended for want of room on the disk."""
+    full = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
+    if found := next((words for words in full if words in reason), None):
+        raise InputError(
+            f"running the point {task.folder.name}: {found}. What was stored is kept; make room, or choose another "
+            "--output, and start the sweep again: it goes on where it was"
+        )
 
 
 def _environment(task: Task) -> dict[str, str]:
