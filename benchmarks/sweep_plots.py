@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sparsense.sweep.columns import label
 from sparsense.sweep.points import brief
 
 QUALITIES = {"accuracy": "accuracy, %", "auroc": "mean AUROC, %"}
@@ -79,7 +80,8 @@ def draw(rows: list[Row], quality: str, cost: str, file: Path) -> None:
 
 def table(rows: list[Row]) -> None:
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    print(f"| {' | '.join([*keys, 'head', 'precision'])} | accuracy | AUROC | false alarms | time | bytes |")
+    names = [*map(label, keys), "head", "precision"]
+    print(f"| {' | '.join(names)} | accuracy | AUROC | false alarms | time | bytes |")
     print(f"|{'---|' * (len(keys) + 2)}---:|---:|---:|---:|---:|")
     for row in sorted(rows, key=lambda row: row["bytes"]):
         values = [brief(row["values"][key]) if key in row["values"] else "dense" for key in keys]

@@ -12,6 +12,7 @@ import pytest
 from example_sweep import NAME, SPARSITIES, fill
 
 from sparsense.errors import InputError
+from sparsense.sweep.columns import cells, label
 from sparsense.sweep.entries import entries, failures
 from sparsense.sweep.report import write_sweep_report
 from sparsense.sweep.store import open_store
@@ -69,6 +70,15 @@ def test_the_page_loads_nothing_and_runs_nothing_of_a_name(folder):
     assert data["name"] == NAME
     assert len(data["rows"]) == HEADS + HEADS * len(SPARSITIES)
     assert {column["key"] for column in data["columns"]} >= {"prune.sparsity", "accuracy", "auroc", "bytes", "time"}
+
+
+def test_what_was_asked_and_what_came_of_it_are_two_columns(folder):
+    with open_store(folder / "sweep.sqlite", read_only=True) as store:
+        entry = entries(store)[-1]
+    entry.values["precision"] = {"name": "int8"}
+    found = cells(entry, ["precision"])
+    assert (found["values.precision"], found["precision"]) == ("int8", "float32")
+    assert (label("precision"), label("prune.sparsity")) == ("precision, asked", "prune.sparsity")
 
 
 def test_a_report_that_cannot_be_written_says_where_the_results_are(tmp_path):

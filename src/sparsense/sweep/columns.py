@@ -88,7 +88,12 @@ def swept(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(key for entry in entries for key in entry.values))
 
 
+def label(key: str) -> str:
+    """Head of the column of a swept key; one that a measured column has, too, is what was asked for."""
+    return f"{key}, asked" if key in {column.label for column in COLUMNS} else key
+
+
 def cells(entry: Entry, keys: Sequence[str]) -> dict[str, Any]:
     """One row of the page: swept values as text, numbers as numbers."""
-    values = {key: brief(entry.values[key]) if key in entry.values else None for key in keys}
+    values = {f"values.{key}": brief(entry.values[key]) if key in entry.values else None for key in keys}
     return {**values, **{c.key: c.value(entry) for c in COLUMNS}, "words": entry.words, "command": entry.command}

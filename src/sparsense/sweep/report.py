@@ -14,7 +14,7 @@ from sparsense.benchmark.table import Table
 from sparsense.errors import InputError
 from sparsense.extras import need
 from sparsense.files import atomic_write
-from sparsense.sweep.columns import COLUMNS, cells, measured, swept
+from sparsense.sweep.columns import COLUMNS, cells, label, measured, swept
 from sparsense.sweep.entries import Entry, Failure, Stopped, entries, failures, stopped
 from sparsense.sweep.frontier import COSTS, FRONTS, front, recommend
 from sparsense.sweep.points import brief, describe
@@ -84,7 +84,7 @@ def page(content: dict[str, Any], folder: Path = Path()) -> str:
     markup = need("markupsafe", doing=doing, extra="report").Markup
     script = need("plotly.offline", doing=doing, extra="report").get_plotlyjs()
     keys = swept(content["entries"])
-    columns = [{"key": key, "label": key, "text": True} for key in keys] + [
+    columns = [{"key": f"values.{key}", "label": label(key), "text": True} for key in keys] + [
         c.as_json() for c in measured(content["entries"])
     ]
     rows = [cells(entry, keys) for entry in content["entries"]]
@@ -169,7 +169,7 @@ def _table(found: Sequence[Entry]) -> Table:
     return Table(
         "Times are ratios to the plain dense network, measured in turns within each run; AUROC and FPR95 are means "
         "over the anomalous sets.",
-        [*keys, *(column.label for column in columns)],
+        [*map(label, keys), *(column.label for column in columns)],
         [
             [*(brief(entry.values.get(key, numbers.NONE)) for key in keys), *(column.show(entry) for column in columns)]
             for entry in found
