@@ -78,7 +78,7 @@ def test_what_was_asked_and_what_came_of_it_are_two_columns(folder):
     entry.values["precision"] = {"name": "int8"}
     found = cells(entry, ["precision"])
     assert (found["values.precision"], found["precision"]) == ("int8", "float32")
-    assert (label("precision"), label("values.prune.sparsity")) == ("precision, asked", "prune.sparsity")
+    assert (label("precision"), label("prune.sparsity")) == ("precision, asked", "prune.sparsity")
 
 
 def test_a_report_that_cannot_be_written_says_where_the_results_are(tmp_path):
