@@ -76,7 +76,10 @@ def test_per_class(path: Path) -> None:
         (["--rate", "0.001"], "a false-alarm rate of 0.001 needs at least 999 calibration samples; got 99"),
         (["--rate", "1.5"], "the false-alarm rate must lie between 0 and 1; got 1.5"),
         (["--inputs", "no.npy"], "there is no file no.npy"),
-        (["--per-class", "strict"], "expected a classifier with a known number of classes and the class predicted"),
+        (
+            ["--per-class", "strict"],
+            "expected the class predicted for every calibration input, found scores alone; give inputs",
+        ),
     ],
 )
 def test_mistakes_leave_the_file_alone(path: Path, arguments: list[str], message: str) -> None:

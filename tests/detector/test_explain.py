@@ -215,18 +215,19 @@ def test_the_layer_that_was_disturbed_is_blamed() -> None:
 
 
 def image_network(weight: np.ndarray, bias: float = 0.0) -> ForwardGraph:
-    """f = sum over pixels of weight * x + bias, one class: x is [N, C, 2, 3]."""
+    """Two classes of the same logit f = sum over pixels of weight * x + bias: x is [N, C, 2, 3]."""
     channels, height, width = weight.shape
     x = ir.val("x", ir.DataType.FLOAT, ["N", channels, height, width])
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="image")
     op = Builder(graph)
     flat = op.Flatten(x, axis=1)
-    graph.outputs.append(op.Gemm(flat, weight.reshape(-1, 1).astype(np.float32), np.full(1, bias, np.float32)))
+    twice = np.repeat(weight.reshape(-1, 1), 2, axis=1).astype(np.float32)
+    graph.outputs.append(op.Gemm(flat, twice, np.full(2, bias, np.float32)))
     return forward_graph(ir.Model(graph, ir_version=10), Preprocessing("NCHW", "uint8", 1 / 255))
 
 
 def test_the_map_of_a_linear_score_is_its_weight() -> None:
-    """The energy of one class is -f, whose gradient is -w: the map is sum over channels of |w|."""
+    """The energy of two equal logits is -f - log 2, whose gradient is -w: the map is sum over channels of |w|."""
     weight = np.random.default_rng(0).standard_normal((3, 2, 3))
     network = image_network(weight)
     pixels = np.random.default_rng(1).integers(0, 256, (5, 2, 3, 3)).astype(np.uint8)

@@ -69,7 +69,13 @@ def test_the_page_loads_nothing_and_runs_nothing_of_a_name(folder):
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
     assert data["name"] == NAME
     assert len(data["rows"]) == HEADS + HEADS * len(SPARSITIES)
-    assert {column["key"] for column in data["columns"]} >= {"values.prune.sparsity", "accuracy", "auroc", "bytes", "time"}
+    assert {column["key"] for column in data["columns"]} >= {
+        "values.prune.sparsity",
+        "accuracy",
+        "auroc",
+        "bytes",
+        "time",
+    }
 
 
 def test_what_was_asked_and_what_came_of_it_are_two_columns(folder):
