@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,14 +88,22 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     return Fitted(network, objective)
 
 
-def run(module: nn.Module, objective: Any, batches: Batches, settings: TrainingSettings, precision: Precision) -> None:
+def run(
+    module: nn.Module,
+    objective: Any,
+    batches: Batches,
+    settings: TrainingSettings,
+    precision: Precision,
+    *,
+    after_step: Callable[[], object] = lambda: None,
+) -> None:
     """Train; images as channels last, which is faster on a CPU and changes no more than rounding."""
     images = batches.inputs.ndim == 4
     if images:
         module.to(memory_format=torch.channels_last)
     training = Training(module, objective, batches, settings, engine=Alone(precision if images else "32"))
     while not training.done:
-        training.epoch()
+        training.epoch(after_step=after_step)
     if images:
         module.to(memory_format=torch.contiguous_format)
 

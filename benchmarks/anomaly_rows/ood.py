@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anomaly_rows.measure import run
 from sparsense.benchmark.metrics import auroc, fpr95
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -22,7 +23,6 @@ from sparsense.pruning.weights import select_weights
 from sparsense.recording.passes import saliency_of
 from sparsense.training.batches import Augmented, Batches
 from sparsense.training.evaluate import predict
-from sparsense.training.loop import train
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.objectives.energies import energy
 from sparsense.training.settings import TrainingSettings
@@ -105,7 +105,7 @@ def solved(network: Network, seed: int, options: argparse.Namespace) -> Iterator
         )
         made, zeros = make_objective(objective, {**asked, **margins}, context), zeros_kept(tuned.module)
         settings = TrainingSettings(options.epochs, RATE, "sgd", "cosine", seed=seed)
-        train(tuned.module, made, batches, settings=settings, after_step=zeros)
+        run(tuned.module, made, batches, settings, options.precision, after_step=zeros)
         yield name, judged(tuned, options)
 
 
