@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
+from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.objective import OBJECTIVES
 from sparsense.training.objectives.parts import weights_of, with_value
@@ -58,7 +59,8 @@ class GradCon:
     def __call__(self, module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """J of one batch; labels are not looked at."""
         inputs, _ = batch
-        posterior, output = self._pass(module, inputs)
+        with LeanBatchNorm():
+            posterior, output = self._pass(module, inputs)
         error = self.error(inputs, output).mean()
         total = error - self.alpha * self.alignment(module, error) if self.steps and self.alpha else error
         return total if posterior is None else total + self.kl * divergence(posterior)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.batches import Augmented
 from sparsense.training.objectives.base_errors import length
 from sparsense.training.objectives.energies import Margins, energy
@@ -81,7 +82,8 @@ class GradientRegularization:
         """The loss of one batch of inputs and labels."""
         inputs, labels = batch
         together = torch.cat([inputs, self.drawn(module, inputs)]).requires_grad_(bool(self.gradient_weight))
-        logits = module(together)
+        with LeanBatchNorm():
+            logits = module(together)
         energies, count = energy(logits), len(inputs)
         loss = functional.cross_entropy(logits[:count], labels)
         loss = loss + self.energy_weight * self.margins.loss(energies[:count], energies[count:])
