@@ -102,8 +102,8 @@ class _Gradient(torch.autograd.Function):
         """P is symmetric, so u, which belongs to dx, reaches dy through P as well; x^ and r are functions of x.
 
         With the channel's means a = <dy>, b = <dy x^>, c = <u>, d = <u x^>, e = <u dy> - a c - b d, and v, w that
-        belong to dweight and dbias: the gradient for dy is weight r P(u) + v x^ + w, that for the weight sum(u r P(dy)), or
-        N r e, that for x is r P(v dy - weight r (b u + d dy)) - weight r^2 e x^.
+        belong to dweight and dbias: the gradient for dy is weight r P(u) + v x^ + w, that for the weight
+        sum(u r P(dy)) = N r e, that for x is r P(v dy - weight r (b u + d dy)) - weight r^2 e x^.
         """
         dy, inputs, weight, mean, inverse, *sums = ctx.saved_tensors
         count, scale = inputs.numel() / inputs.shape[1], weight * inverse
