@@ -67,6 +67,15 @@ def test_dissimilarities_are_symmetric_and_grow_with_noise() -> None:
         np.testing.assert_allclose(back_, far_, rtol=1e-5)
 
 
+def test_similarity_keeps_its_digits_where_images_are_bright_and_nearly_equal() -> None:
+    from sparsense.oracles import reconstruction as oracle
+
+    noise = np.random.default_rng(0).random((2, 3, 1, 24, 24)).astype(np.float32)
+    x, y = np.float32(0.95) - np.float32(1e-3) * noise
+    expected = oracle._ssim_error(torch.from_numpy(x).double(), torch.from_numpy(y).double(), 7, 1.0)
+    np.testing.assert_allclose(dissimilarity(x, y)[0], expected, rtol=1e-3)
+
+
 def test_images_that_are_too_small_are_refused() -> None:
     with pytest.raises(GraphError, match=r"expected \[N, C, H, W\] with sides of at least 17, found .*16, 16"):
         scored("reconstruction_error", metric="ssim", window=17)

@@ -244,6 +244,26 @@ def test_errors_are_those_of_the_heads_oracle(error):
     torch.testing.assert_close(BaseError(error)(x, y), expected)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.95, 1.0])
+def test_structural_similarity_keeps_its_digits_where_images_are_bright_and_nearly_equal(level):
+    from sparsense.oracles import reconstruction as oracle
+
+    noise = torch.rand(2, 2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    x, y = (level - 1e-3 * noise).unbind()
+    expected = oracle._ssim_error(x.double(), y.double(), 11, 1.0)
+    torch.testing.assert_close(BaseError("ssim")(x, y).double(), expected, rtol=1e-3, atol=0)
+    assert BaseError("ssim", "element")(x, y).isfinite().all()
+
+
+@pytest.mark.parametrize("error", ["l2", "ssim", "ms_gms"])
+def test_errors_are_taken_in_single_precision_when_networks_are_not(error):
+    x = 0.8 + 0.1 * torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    y = (x + 0.05 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1))).bfloat16()
+    expected = BaseError(error)(x, y.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(BaseError(error)(x, y), expected)
+
+
 def test_errors_outside_of_the_unit_interval_are_refused_with_their_range():
     with pytest.raises(TrainingError, match=r"amplifying the error 'l2': expected values in \[0, 1\), found 4 to 4"):
         LossAmplification()(lambda x: x + 2, (torch.zeros(2, 3), None))

@@ -56,7 +56,8 @@ class BaseError:
         Raises:
             TrainingError: An error outside [0, 1] should be amplified.
         """
-        maps = ERRORS[self.name](inputs, outputs, self.window)
+        with torch.autocast(outputs.device.type, enabled=False):  # of what is nearly equal, differences need digits
+            maps = ERRORS[self.name](_exact(inputs), _exact(outputs), self.window)
         if self.amplify == "element":
             maps = [amplified(errors, self.name) for errors in maps]
         mean = torch.stack([errors.mean(1) for errors in maps]).mean(0)
@@ -82,6 +83,10 @@ def amplified(errors: Tensor, name: str = "error") -> Tensor:
     return -torch.log1p(-errors.clamp(0, LARGEST))  # exact for small errors; next to 1e-6, 1e-12 is nothing
 
 
+def _exact(images: Tensor) -> Tensor:
+    return images if images.dtype == torch.float64 else images.float()
+
+
 def _squared(x: Tensor, y: Tensor, _: int) -> list[Tensor]:
     return [((x - y) ** 2).flatten(1)]
 
@@ -95,21 +100,27 @@ def _norm(x: Tensor, y: Tensor, _: int) -> list[Tensor]:
 
 
 def _structural(x: Tensor, y: Tensor, window: int) -> list[Tensor]:
-    """(1 - SSIM) / 2 of every channel and square, uniform window inside the image; images in [0, 1]."""
+    """(1 - SSIM) / 2 of every channel and square, uniform window inside the image; images in [0, 1].
+
+    With d = x - x' and its mean m_d and variance v_d, SSIM = (1 - a) (1 - b), a = m_d^2 / (m_x^2 + m_x'^2 + c1) and
+    b = v_d / (v_x + v_x' + c2): where images are nearly equal this has digits that 2 m_x m_x' and covariances lose.
+    """
     _check_image(x, window)
 
     def mean(image: Tensor) -> Tensor:
         return functional.avg_pool2d(image, window, 1)
 
-    mx, my = mean(x), mean(y)
-    vx, vy, both = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
-    above = (2 * mx * my + K1**2) * (2 * both + K2**2)
-    below = (mx * mx + my * my + K1**2) * (vx + vy + K2**2)
-    return [((1 - above / below) / 2).flatten(1)]
+    def variance(image: Tensor, of_mean: Tensor) -> Tensor:
+        return (mean(image * image) - of_mean * of_mean).clamp_min(0)
+
+    mx, my, md = mean(x), mean(y), mean(x - y)
+    a = md * md / (mx * mx + my * my + K1**2)
+    b = variance(x - y, md) / (variance(x, mx) + variance(y, my) + K2**2)
+    return [((a + b - a * b) / 2).flatten(1)]
 
 
 def _gradient_magnitudes(x: Tensor, y: Tensor, _: int) -> list[Tensor]:
-    """1 - similarity of the gradient magnitudes of the channels' means at 3 scales."""
+    """1 - (2 g g' + c) / (g^2 + g'^2 + c), or (g - g')^2 / (g^2 + g'^2 + c): channels' means at 3 scales."""
     _check_image(x, 3 * 2 ** (SCALES - 1))
     x, y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
     found = []
@@ -117,7 +128,7 @@ def _gradient_magnitudes(x: Tensor, y: Tensor, _: int) -> list[Tensor]:
         if scale:
             x, y = functional.avg_pool2d(x, 2), functional.avg_pool2d(y, 2)
         gx, gy = _magnitude(x), _magnitude(y)
-        found.append((1 - (2 * gx * gy + CONSTANT) / (gx * gx + gy * gy + CONSTANT)).flatten(1))
+        found.append(((gx - gy) ** 2 / (gx * gx + gy * gy + CONSTANT)).flatten(1))
     return found
 
 
