@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from sparsense.graph import forward_graph, load_graph
+from sparsense.heads.bottleneck import decoder_layers, find_code
 from sparsense.networks import NETWORKS, load_checkpoint, load_network, save_network
 from sparsense.networks.network import example_input
 from sparsense.to_onnx import export_forward
+from sparsense.training.objectives.gradcon import GradCon
+from sparsense.training.objectives.parts import weights_of
 
 SMALL = (
     "mnist_convnet",
@@ -60,3 +64,15 @@ def test_it_exports_with_the_numbers_of_torch(name):
     proto = export_forward(network)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     assert {name for name, _ in network.module.named_parameters()} <= initializers
+
+
+AUTOENCODERS = [name for name in NETWORKS if getattr(NETWORKS[name], "task", "") == "reconstruction"]
+IN_PARTS = [name for name in AUTOENCODERS if name != "toycar_autoencoder"]  # which has the names of published weights
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_gradcon_is_trained_on_the_layers_that_its_head_looks_at(name):
+    network = load_network(name)
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing, task="reconstruction")
+    looked_at = {f"{layer.name}.weight" for layer in decoder_layers(graph, find_code(graph))}
+    assert weights_of(network.module, GradCon().layers, doing="test").keys() == looked_at

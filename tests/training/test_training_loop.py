@@ -89,6 +89,13 @@ def test_weight_decay_shrinks_weights_and_leaves_biases_and_norms_alone(optimize
         torch.testing.assert_close(parameter, factor * before.get_parameter(name))
 
 
+def test_a_bias_for_every_number_of_an_image_does_not_decay():
+    module = load_network("latent_norm_colour32").module
+    decaying, left_alone = (group["params"] for group in make_optimizer(module, TrainingSettings()).param_groups)
+    shapes = [tuple(parameter.shape) for parameter in left_alone]
+    assert (3, 32, 32) in shapes and (3, 32, 32) not in [tuple(parameter.shape) for parameter in decaying]
+
+
 def test_frozen_parameters_stay_and_the_others_move():
     module = tiny()
     module[0].requires_grad_(False)

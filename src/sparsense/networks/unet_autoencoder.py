@@ -42,25 +42,43 @@ class UNetAutoencoder(nn.Module):
                 f"{len(widths) - 1} skips; got {side} and {skips}"
             )
         self.input_shape = (channels, side, side)
-        self.joined = len(widths) - 1 - skips  # the first level that is connected across
         before = (channels, *widths)
         self.down = nn.ModuleList(_level(a, b) for a, b in zip(before[:-2], widths[:-1], strict=True))
         self.encoder = _level(widths[-2], widths[-1])
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
-        self.decoder = nn.ModuleList(
-            _level(width * (2 if level >= self.joined else 1), width) for level, width in enumerate(widths[:-1])
-        )
-        self.last = nn.Sequential(nn.Conv2d(widths[0], channels, 1), nn.Sigmoid())
+        self.decoder = _Decoder(channels, widths, joined=len(widths) - 1 - skips)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         across = []
         for level in self.down:
             across.append(level(x))
             x = nn.functional.max_pool2d(across[-1], 2)
-        x = self.encoder(x)
+        output: Tensor = self.decoder(self.encoder(x), across)
+        return output
+
+
+class _Decoder(nn.Module):
+    """The way up: all that the code is decoded by, in one part, where `gradcon` looks for it.
+
+    Args:
+        channels: Of the image.
+        widths: Of all levels.
+        joined: The first level that is connected across.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], *, joined: int) -> None:
+        super().__init__()
+        self.joined = joined
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+        self.levels = nn.ModuleList(
+            _level(width * (2 if level >= joined else 1), width) for level, width in enumerate(widths[:-1])
+        )
+        self.last = nn.Sequential(nn.Conv2d(widths[0], channels, 1), nn.Sigmoid())
+
+    def forward(self, code: Tensor, across: Sequence[Tensor]) -> Tensor:
+        x = code
         for number in reversed(range(len(across))):
             x = self.up[number](x)
-            x = self.decoder[number](torch.cat([x, across[number]], 1) if number >= self.joined else x)
+            x = self.levels[number](torch.cat([x, across[number]], 1) if number >= self.joined else x)
         output: Tensor = self.last(x)
         return output
 

@@ -97,16 +97,26 @@ class TrainingSettings:
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Optimizer:
-    """An optimizer of all parameters that require a gradient; weight decay only for those with several axes.
+    """An optimizer of all parameters that require a gradient; weight decay only for weights.
 
     Raises:
         TrainingError: No parameter requires a gradient.
     """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trainable = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     if not trainable:
         raise TrainingError("training cannot start: every parameter is frozen; set requires_grad on some")
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in trainable if is_weight(name, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in trainable if not is_weight(name, p)], "weight_decay": 0.0},
     ]
     return OPTIMIZERS[settings.optimizer](groups, lr=settings.learning_rate)
+
+
+def is_weight(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter multiplies: several axes, and no bias for every number of an image.
+
+    Example:
+        >>> is_weight("decoder.3.bias", nn.Conv2d(3, 8, 5).weight)
+        False
+    """
+    return parameter.ndim > 1 and not name.endswith("bias")

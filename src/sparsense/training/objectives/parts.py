@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparsense.errors import TrainingError
+from sparsense.training.settings import is_weight
 
 
 def with_value(module: nn.Module, name: str, inputs: Tensor, *, doing: str) -> tuple[Tensor, Tensor]:
@@ -34,12 +35,12 @@ def with_value(module: nn.Module, name: str, inputs: Tensor, *, doing: str) -> t
 
 
 def weights_of(module: nn.Module, patterns: Sequence[str], *, doing: str) -> dict[str, nn.Parameter]:
-    """Trainable weights (not biases, not norms) whose names match one of the patterns, in the module's order.
+    """Trainable weights (not biases, of any shape, not norms) whose names match a pattern, in the module's order.
 
     Raises:
         TrainingError: A pattern matches none.
     """
-    weights = {name: p for name, p in module.named_parameters() if p.ndim > 1 and p.requires_grad}
+    weights = {name: p for name, p in module.named_parameters() if is_weight(name, p) and p.requires_grad}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in weights):
             known = ", ".join(weights)
