@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparsense.errors import TrainingError
+from sparsense.networks import load_network
 from sparsense.training import TrainingSettings, train
 from sparsense.training.objectives import CrossEntropy
 from sparsense.training.settings import make_optimizer
@@ -93,7 +94,8 @@ def test_a_bias_for_every_number_of_an_image_does_not_decay():
     module = load_network("latent_norm_colour32").module
     decaying, left_alone = (group["params"] for group in make_optimizer(module, TrainingSettings()).param_groups)
     shapes = [tuple(parameter.shape) for parameter in left_alone]
-    assert (3, 32, 32) in shapes and (3, 32, 32) not in [tuple(parameter.shape) for parameter in decaying]
+    assert (3, 32, 32) in shapes
+    assert (3, 32, 32) not in [tuple(parameter.shape) for parameter in decaying]
 
 
 def test_frozen_parameters_stay_and_the_others_move():
