@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,7 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> None:
     """Append what is not there yet, a line per case and seed."""
     out = Path(options.out)
-    done = {identity(entry) for entry in read(out)} if out.exists() else set()
+    done = mended(out)
     about = {"arguments": vars(options), "machine": this_machine().model_dump(), "versions": versions()}
     with out.open("a", encoding="utf-8") as stream:
         for row in options.rows:
@@ -109,12 +110,13 @@ def fine_tuned(options: argparse.Namespace, done: set[Identity]) -> Iterator[dic
     """An entry per network, set of anomalies and seed; besides AUROC also FPR95 and accuracy."""
     for case, network in ood.cases(options):
         for seed in options.seeds:
-            if (options.cases is not None and case not in options.cases) or ("ood", f"{case}, svhn", seed) in done:
+            left = [name for name in ood.SETS if ("ood", f"{case}, {name}", seed) not in done]
+            if not left or (options.cases is not None and case not in options.cases):
                 continue
             started = perf_counter()
             found = dict(ood.solved(network, seed, options))
-            seconds = round((perf_counter() - started) / len(ood.SETS), 1)
-            for name in ood.SETS:
+            seconds = round((perf_counter() - started) / len(left), 1)
+            for name in left:
                 values = {key: judged.auroc[name] for key, judged in found.items()}
                 others = {"fpr95": {key: judged.fpr95[name] for key, judged in found.items()},
                           "accuracy": {key: judged.accuracy for key, judged in found.items()}}  # fmt: skip
@@ -152,7 +154,17 @@ def identity(entry: dict[str, Any]) -> Identity:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """All entries but a last one that was not written to its end, which is measured again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def mended(path: Path) -> set[Identity]:
+    """What is there already; a last line that was not written to its end goes."""
+    if not path.exists():
+        return set()
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    return {identity(entry) for entry in read(path)}
 
 
 def print_row(row: str, entries: list[dict[str, Any]]) -> None:

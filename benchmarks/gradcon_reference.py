@@ -35,9 +35,8 @@ def main() -> None:
     for name, column in zip(("error", "training", "fitting"), zip(*rows, strict=True), strict=True):
         print(f"{name:9} {fmean(column):.2f}")
     gains = [fitting - training for _, training, fitting in rows]
-    print(
-        f"fitting less training: {fmean(gains):+.2f}, standard deviation {stdev(gains):.2f} over {len(gains)} networks"
-    )
+    spread = f", standard deviation {stdev(gains):.2f}" if len(gains) > 1 else ""
+    print(f"fitting less training: {fmean(gains):+.2f}{spread} over {len(gains)} networks")
 
 
 def arguments() -> argparse.Namespace:

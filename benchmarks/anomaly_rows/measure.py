@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from anomaly_rows.cases import Case
-from anomaly_rows.methods import Method, Trained
+from anomaly_rows.methods import PUBLISHED_BATCHES, Method, Trained
 from sparsense.benchmark.metrics import auroc
 from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -79,7 +79,8 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     with seeded(seed):
         network = make_network(case, how.network, full=length.full)
     data = labelled(resized(case.train, network))
-    batches = Batches.of(data, network.preprocessing, batch_size=length.batch_size, seed=seed)
+    size = _batch_size(case, how, length)
+    batches = Batches.of(data, network.preprocessing, batch_size=size, seed=seed)
     epochs = _epochs(how, length, len(batches))
     settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
     objective = make_objective(how.objective, how.options, Context())
@@ -106,6 +107,12 @@ def run(
         training.epoch(after_step=after_step)
     if images:
         module.to(memory_format=torch.contiguous_format)
+
+
+def _batch_size(case: Case, how: Trained, length: Length) -> int:
+    """The published one of the latent norm in `full` runs; GradCon's is 64."""
+    published = PUBLISHED_BATCHES.get(case.row) if how.objective == "latent_norm" else None
+    return min(published, len(case.train)) if length.full and published else length.batch_size
 
 
 def _epochs(how: Trained, length: Length, batches: int) -> int:

@@ -10,6 +10,7 @@ Options = dict[str, Any]
 BETA = 10.0  # of U-Nets
 TABLE_BETA, TABLE_COLUMNS = 10.0, 274  # published for a table of so many columns
 PUBLISHED_BETAS = {"digits": 100.0, "mnist": 1000.0, "fashion": 100.0, "cifar10": 10.0}
+PUBLISHED_BATCHES = {"mnist": 1000, "fashion": 500, "cifar10": 50, "tabular": 100}  # of latent norm
 PUBLISHED_RATES = {"digits": 1e-3, "mnist": 1e-4, "fashion": 1e-4, "cifar10": 1e-2}
 MEAN_OVER_NORM = {"image": 0.01, "table": 0.05}
 """A mean squared error of 0.1 over the norm of the same error: so beta keeps its share beside an amplified error."""

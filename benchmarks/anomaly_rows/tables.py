@@ -87,6 +87,7 @@ def summary(
     for name in names(values):
         mean, spread = over_seeds(values, name)
         baseline = baselines.get(name)
+        baseline = baseline if baseline in names(values) else None  # it may not have been asked for
         against = "" if baseline is None else str(difference(values, name, baseline, higher_is_better=higher))
         known = published.get(name)
         seeds = len(next(iter(values.values()))[name])
