@@ -14,10 +14,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from observing import ROWS, linear_network, on_features
 from sparsense.errors import CalibrationError, GraphError, InputError
-from sparsense.graph import Builder, Session, forward_graph
+from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import HEADS, neighbours
 from sparsense.heads.fdbd import _inverse_distances
-from sparsense.heads.features import LastLayer
+from sparsense.heads.features import LastLayer, has_last_layer
 from sparsense.heads.neighbours import largest_products, nearest_distances, nearest_row
 from sparsense.heads.rerun import rerun
 from tiny_classifier import tiny_data, tiny_graph
@@ -188,7 +188,13 @@ def test_chunks_of_a_bank_do_not_change_its_neighbours(chunk: int, monkeypatch: 
     np.testing.assert_allclose(distance, np.sort(squares, axis=1)[:, 4], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["gemm", "gemm transposed", "matmul", "matmul and add"])
+FORMS = [
+    "gemm", "gemm transposed", "gemm and a row", "matmul", "matmul and add", "matmul and a row",
+    "middle axis", "stacked matrix",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_last_layer_is_read_in_every_form(form: str) -> None:
     x = ir.val("x", ir.DataType.FLOAT, ["N", 8])
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="last")
@@ -196,12 +202,17 @@ def test_last_layer_is_read_in_every_form(form: str) -> None:
     output = {
         "gemm": lambda: op.Gemm(x, w, b, alpha=0.5, beta=2.0),
         "gemm transposed": lambda: op.Gemm(x, np.ascontiguousarray(w.T), b, transB=1),
+        "gemm and a row": lambda: op.Gemm(x, w, b[None]),
         "matmul": lambda: op.MatMul(x, w),
         "matmul and add": lambda: op.Add(op.Add(b, op.MatMul(x, w)), np.float32(1)),
+        "matmul and a row": lambda: op.Add(op.MatMul(x, w), b[None]),
+        "middle axis": lambda: op.Add(op.Squeeze(op.MatMul(op.Unsqueeze(x, [1]), w), [1]), b),
+        "stacked matrix": lambda: op.Squeeze(op.MatMul(op.Unsqueeze(x, [1]), w[None]), [1]),
     }[form]()
     graph.outputs.append(output)
     network = forward_graph(ir.Model(graph, ir_version=10), ROWS)
     layer, rows = LastLayer.of(network), TEST.astype(np.float32)
+    assert layer.bias.shape == (3,)
     again = layer.logits(network.op, network.features)
     expected, found = Session(network.model, [network.output, again])(rows)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -215,6 +226,63 @@ def test_a_weight_made_at_run_time_is_refused() -> None:
     graph.outputs.append(op.MatMul(x, op.Transpose(x, perm=[1, 0])))
     with pytest.raises(GraphError, match="expected constant weights, found that node"):
         LastLayer.of(forward_graph(ir.Model(graph, ir_version=10), ROWS))
+
+
+def output_of(make: Any) -> ForwardGraph:
+    """A network of 8 numbers, `make(op, x)`."""
+    x = ir.val("x", ir.DataType.FLOAT, ["N", 8])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="last")
+    graph.outputs.append(make(Builder(graph), x))
+    return forward_graph(ir.Model(graph, ir_version=10), ROWS)
+
+
+def two_layers(op: Builder, x: ir.Value) -> ir.Value:
+    return op.Add(op.Gemm(x, W.astype(np.float32)), op.Gemm(op.Relu(x), W.astype(np.float32)))
+
+
+def two_products(op: Builder, x: ir.Value) -> ir.Value:
+    """ONNX Runtime makes one Gemm of a product and the sum."""
+    return op.Add(op.MatMul(x, W.astype(np.float32)), op.MatMul(op.Relu(x), W.astype(np.float32)))
+
+
+def two_rows_each(op: Builder, x: ir.Value) -> ir.Value:
+    return op.Reshape(op.MatMul(op.Reshape(x, [-1, 2, 4]), W[:4].astype(np.float32)), [-1, 6])
+
+
+def two_rows_apart(op: Builder, x: ir.Value) -> ir.Value:
+    return op.Reshape(op.Gemm(op.Reshape(x, [-1, 4]), W[:4].astype(np.float32)), [-1, 6])
+
+
+def turned(op: Builder, x: ir.Value) -> ir.Value:
+    return op.Squeeze(op.MatMul(np.ascontiguousarray(W.T.astype(np.float32)), op.Unsqueeze(x, [2])), [2])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (two_layers, r"found that node '.*' \(Add\) sums '.*' and '.*', which both depend on the input"),
+        (two_products, r"\(Gemm\) adds '.*', which depends on the input, too"),
+        (two_rows_each, r"gives rows of 3 numbers where the output has rows of 6"),
+        (two_rows_apart, r"gives rows of 3 numbers where the output has rows of 6"),
+        (turned, r"has its samples in columns"),
+    ],
+)
+@pytest.mark.parametrize("name", ["knn", "mahalanobis", "vim"])
+def test_features_that_would_not_be_those_of_one_last_layer_are_refused(make: Any, words: str, name: str) -> None:
+    """The sum of a wide and a deep layer has no penultimate features; its first layer's are half of the story."""
+    network = output_of(make)
+    assert not has_last_layer(network)
+    with pytest.raises(GraphError, match=words):
+        HEADS[name]().observe(network)
+
+
+def test_a_bias_made_from_constants_is_no_second_layer() -> None:
+    """As quantised files write it: the features are known, although the bias is not read."""
+    bias = np.array([1, 2, 3], np.int8)
+    network = output_of(
+        lambda op, x: op.Add(op.MatMul(x, W.astype(np.float32)), op.DequantizeLinear(bias, np.float32(0.5)))
+    )
+    assert network.features.name == network.target.name
 
 
 def test_origin_of_the_features_has_logits_zero() -> None:

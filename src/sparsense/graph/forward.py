@@ -14,12 +14,12 @@ from sparsense.errors import GraphError
 from sparsense.graph.batch import free_batch
 from sparsense.graph.build import Builder
 from sparsense.graph.encode import encoded
+from sparsense.graph.last_linear import features_of, last_linear
 from sparsense.graph.probe import learn_shapes
 from sparsense.graph.simplify import simplify
 from sparsense.reading import reading
 
 Task = Literal["classifier", "reconstruction"]
-BEHIND_THE_LAST = ("Add", "Identity", "Squeeze", "Reshape", "Flatten", "QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass
@@ -47,21 +47,12 @@ class ForwardGraph:
     @property
     def features(self) -> ir.Value:
         """Input `[N, F]` of the last fully connected layer; GraphError when the output does not come from one."""
-        return self.last_linear.inputs[0]  # type: ignore[return-value]  # a Gemm or MatMul always has its first input
+        return features_of(self.op, last_linear(self.output))
 
     @property
     def last_linear(self) -> ir.Node:
         """The node (Gemm or MatMul) that makes the logits."""
-        node = self.output.producer()
-        while node is not None and node.op_type in BEHIND_THE_LAST:
-            node = next((v.producer() for v in node.inputs if v is not None and v.producer() is not None), None)
-        if node is None or node.op_type not in ("Gemm", "MatMul"):
-            kind = "the graph's input" if node is None else f"node {node.name!r} ({node.op_type})"
-            raise GraphError(
-                "looking for the penultimate features: expected the output to come from a fully connected layer "
-                f"(Gemm or MatMul), found {kind}; use a head that needs only logits or sensitivities"
-            )
-        return node
+        return last_linear(self.output).node
 
     def copy(self) -> ForwardGraph:
         """An independent copy, so that a head can add throw-away nodes."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sparsense.errors import GraphError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.last_linear import last_linear
 
 Matrix = NDArray[np.float32]
 
@@ -31,16 +32,18 @@ class LastLayer:
     @classmethod
     def of(cls, network: ForwardGraph) -> LastLayer:
         """Read the constants; GraphError when they are computed at run time."""
-        node = network.last_linear
-        attributes = node.attributes
-        weight = _constant(node.inputs[1], node)
+        found = last_linear(network.output)
+        node, attributes = found.node, found.node.attributes
+        weight = _matrix(_constant(node.inputs[1], node), node)
         if node.op_type == "Gemm":
             weight = weight.T if attributes.get_int("transB", 0) else weight
             weight = weight * np.float32(attributes.get_float("alpha", 1.0))
         bias = np.zeros(weight.shape[1], np.float32)
         if len(node.inputs) > 2 and node.inputs[2] is not None:
-            bias = bias + _constant(node.inputs[2], node) * np.float32(attributes.get_float("beta", 1.0))
-        return cls(np.ascontiguousarray(weight), bias + _added_behind(network, node))
+            bias = bias + _constant(node.inputs[2], node).reshape(-1) * np.float32(attributes.get_float("beta", 1.0))
+        for value in found.added:
+            bias = bias + _constant(value, node).reshape(-1)
+        return cls(np.ascontiguousarray(weight), bias)
 
     def logits(self, op: Builder, features: ir.Value) -> ir.Value:
         """The answer [N, K] to features [N, F]."""
@@ -56,9 +59,9 @@ def has_last_layer(network: ForwardGraph) -> bool:
     """Whether the logits come from a fully connected layer with constant weights, over features [N, F]."""
     try:
         LastLayer.of(network)
+        return network.features.shape is not None and len(network.features.shape) == 2
     except GraphError:
         return False
-    return network.features.shape is not None and len(network.features.shape) == 2
 
 
 def _constant(value: ir.Value | None, node: ir.Node) -> Matrix:
@@ -70,16 +73,11 @@ def _constant(value: ir.Value | None, node: ir.Node) -> Matrix:
     return np.asarray(value.const_value.numpy(), np.float32)
 
 
-def _added_behind(network: ForwardGraph, node: ir.Node) -> Matrix:
-    """Biases that Add nodes put on the product, between it and the network's output."""
-    total, value = np.zeros(1, np.float32), network.output
-    while value.producer() is not node:
-        step = value.producer()
-        if step is None:
-            break
-        following = next(v for v in step.inputs if v is not None and v.producer() is not None)
-        if step.op_type == "Add":
-            other = step.inputs[1] if step.inputs[0] is following else step.inputs[0]
-            total = total + _constant(other, step).reshape(-1)
-        value = following
-    return total
+def _matrix(weight: Matrix, node: ir.Node) -> Matrix:
+    """[F, K], also where axes of size 1 stand before them."""
+    if weight.size != np.prod(weight.shape[-2:]):
+        raise GraphError(
+            f"reading the last fully connected layer: expected one matrix of weights, found that node {node.name!r} "
+            f"({node.op_type}) multiplies by {list(weight.shape)}; use a head that needs only logits or sensitivities"
+        )
+    return weight.reshape(weight.shape[-2:])
