@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from own_networks import undeclared
+from own_networks import masked, undeclared
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.networks import load_network, tensors
 
@@ -150,6 +150,19 @@ def test_numbers_that_are_not_finite_are_named(tmp_path, state):
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"tensor '1\.bias' holds NaN or infinity"):
         load(tmp_path / "w.safetensors")
+
+
+def test_masks_of_infinity_are_read_where_the_network_has_them_itself(tmp_path):
+    state = {name: tensor.clone() for name, tensor in masked().state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    read = load_network("own_networks:masked", weights=tmp_path / "w.safetensors").module.state_dict()
+    assert all(torch.equal(read[key], state[key]) for key in state)
+    for place, number in (((0, 0), float("-inf")), ((0, 1), float("inf")), ((1, 1), float("nan"))):
+        spoiled = {**state, "mask": state["mask"].clone()}
+        spoiled["mask"][place] = number
+        safetensors.torch.save_file(spoiled, tmp_path / "w.safetensors")
+        with pytest.raises(InputError, match="tensor 'mask' holds NaN or infinity"):
+            load_network("own_networks:masked", weights=tmp_path / "w.safetensors")
 
 
 def test_a_file_above_the_limit_is_refused_unread(tmp_path, state, monkeypatch):

@@ -9,6 +9,8 @@ from torch import nn
 
 from sparsense.errors import TrainingError
 from sparsense.networks import load_network
+from sparsense.training import TrainingSettings, train
+from sparsense.training.batches import Batches
 from sparsense.training.objectives import (
     Context,
     EnergyFineTuning,
@@ -16,9 +18,11 @@ from sparsense.training.objectives import (
     GradientRegularization,
     LatentNorm,
     LossAmplification,
+    OutlierExposure,
     make_objective,
 )
 from sparsense.training.objectives.base_errors import BaseError, amplified
+from sparsense.training.objectives.energies import energy
 from sparsense.training.objectives.gradcon import cosine, divergence
 from sparsense.training.objectives.outlier_sampling import extremes, sample_outliers
 
@@ -313,9 +317,9 @@ def test_greg_is_its_formula(scaling):
     for key, part in (("x", X), ("o", drawn)):
         for row in part:
             row = row.clone().requires_grad_()
-            energy = -torch.logsumexp(module(row), 0)
-            energy.backward()
-            right = energy <= margins["margin_in"] if key == "x" else energy >= margins["margin_out"]
+            value_of = -torch.logsumexp(module(row), 0)
+            value_of.backward()
+            right = value_of <= margins["margin_in"] if key == "x" else value_of >= margins["margin_out"]
             norms[key] += float(right) * row.grad.norm().item() / 8
     assert norms["x"] > 0
     assert norms["o"] > 0
@@ -378,6 +382,38 @@ def test_sampled_outliers_are_twice_the_batch_none_twice_and_from_every_cluster(
     assert torch.equal(sample_outliers(module, candidates, count=4, clusters=4), chosen)
     assert len(greg(sampling="clusters", clusters=4).drawn(module, X)) == 16
     assert torch.isfinite(value(greg(sampling="clusters", clusters=4), module))
+
+
+@pytest.mark.parametrize(("layer", "what"), [(0, "features"), (2, "energies")])
+def test_weights_that_are_no_numbers_before_the_clustering_are_told_as_divergence(layer, what):
+    module = classifier()
+    module[layer].bias.data[0] = float("nan")
+    batches = Batches(X, LABELS, batch_size=8)
+    settings = TrainingSettings(epochs=1, learning_rate=0.02, schedule="constant")
+    message = rf"^at step 0, with learning rate 0\.02: training diverged: .*the network's {what} of outliers hold NaN"
+    with pytest.raises(TrainingError, match=message) as caught:
+        train(module, greg(sampling="clusters", clusters=4), batches, settings=settings)
+    assert (caught.value.step, caught.value.learning_rate) == (0, 0.02)
+
+
+@pytest.mark.parametrize("name", ["outlier_exposure", "energy_fine_tuning", "gradient_regularization"])
+def test_outliers_follow_the_samples_to_their_device(name):
+    module, outliers = classifier().to("meta"), torch.rand(30, 6, dtype=torch.float64)
+    options = {"gradient_weight": 0.0} if name == "gradient_regularization" else {}
+    loss = make_objective(name, options, Context(outliers=outliers))(module, (X.to("meta"), LABELS.to("meta")))
+    assert loss.device.type == "meta"
+
+
+def test_energies_are_not_rounded_to_the_bits_of_the_logits():
+    logits = torch.tensor([[24.0, 20.0], [25.0, 3.0]], dtype=torch.bfloat16)
+    torch.testing.assert_close(energy(logits), -torch.logsumexp(logits.float(), 1))
+    assert energy(logits.double()).dtype == torch.float64
+    objective = OutlierExposure(logits, weight=2.0)
+    known = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 0])).item()
+    found = {round((objective(lambda x: x, (logits, torch.tensor([0, 0]))).item() - known) / 2, 4) for _ in range(20)}
+    rows = [(torch.logsumexp(row, 0) - row.mean()).item() for row in logits.float()]
+    expected = {round((one + other) / 2, 4) for one in rows for other in rows}
+    assert found <= expected
 
 
 def test_identical_candidates_do_not_stop_the_clustering():

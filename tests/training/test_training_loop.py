@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from own_networks import masked
 from sparsense.errors import TrainingError
 from sparsense.networks import load_network
 from sparsense.training import TrainingSettings, train
@@ -154,6 +155,31 @@ def test_weights_that_break_in_the_last_step_are_noticed():
     settings = TrainingSettings(epochs=1, learning_rate=1e38, schedule="constant", weight_decay=0)
     with pytest.raises(TrainingError, match=r"after the last step 'weight' is not finite"):
         train(module, lambda m, x: 1e3 * m(x).square().sum(), [torch.ones(4, 2)], settings=settings)
+
+
+def test_a_buffer_that_is_infinite_from_the_start_is_no_divergence():
+    module = masked()
+    train(module, CrossEntropy(), two_batches(), settings=TrainingSettings(epochs=2))
+    assert torch.isinf(module.mask).any()
+
+    def spoil(module, batch):
+        module.mask.fill_(math.nan)
+        module.count.fill_(math.inf)
+        return module.scores.weight.square().sum()
+
+    module.register_buffer("count", torch.zeros(1))
+    with pytest.raises(TrainingError, match="after the last step 'count' is not finite"):
+        train(module, spoil, two_batches(), settings=TrainingSettings(epochs=1))
+
+
+def test_what_an_objective_finds_impossible_is_told_with_step_and_rate():
+    def objective(module, batch):
+        raise TrainingError("impossible")
+
+    settings = TrainingSettings(epochs=1, learning_rate=0.02, schedule="constant")
+    with pytest.raises(TrainingError, match=r"^at step 0, with learning rate 0\.02: impossible$") as caught:
+        train(tiny(), objective, two_batches(), settings=settings)
+    assert (caught.value.step, caught.value.learning_rate) == (0, 0.02)
 
 
 def test_the_module_trains_in_training_mode_and_ends_in_evaluation_mode():

@@ -16,7 +16,7 @@ from sparsense.errors import InputError, UnknownNameError
 from sparsense.networks.network import FORWARD_ERRORS, NETWORKS, Network, Task, check_forward, example_input
 from sparsense.networks.packing import unpack_like
 from sparsense.networks.shortcuts import rewrite_pad_shortcuts
-from sparsense.networks.tensors import load_weights, read_weights, without_remembered
+from sparsense.networks.tensors import check_finite, load_weights, read_weights, without_remembered
 from sparsense.networks.zoo import ZOOS
 
 
@@ -61,6 +61,7 @@ def load_network(
         doing = f"loading {path} into {source!r}"
         given, network.remembered = without_remembered(read_weights(path))
         tensors = unpack_like(network.module.state_dict(), given, doing=doing)
+        check_finite({**tensors, **network.remembered}, network.module, doing=doing)
         load_weights(network.module, tensors, optional=optional, doing=doing)
     check_forward(network)
     return network

@@ -37,17 +37,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         UnsafeFileError: A pickle of more than tensors, or a file above 4 GiB.
-        InputError: No such file, a damaged one, no tensors, or numbers that are not finite.
+        InputError: No such file, a damaged one, or no tensors.
     """
     content = read_limited(path, MAX_BYTES, doing="reading weights from")
     if path.suffix == ".safetensors":
-        tensors = parse_tensors(content, path)
-    else:
-        tensors = _bare(_read_state_dict(content, path), path)
+        return parse_tensors(content, path)
+    return _bare(_read_state_dict(content, path), path)
+
+
+def check_finite(tensors: Mapping[str, Tensor], module: nn.Module, *, doing: str) -> None:
+    """Refuse NaN and infinity, except where a buffer of the module itself is infinite, such as a mask of attention.
+
+    Raises:
+        InputError: The first such tensor is named.
+    """
+    buffers = dict(module.named_buffers())
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"reading weights from {path}: tensor {name!r} holds NaN or infinity")
-    return tensors
+        if not torch.isfinite(tensor).all() and not _infinite_alike(tensor, buffers.get(name)):
+            raise InputError(f"{doing}: tensor {name!r} holds NaN or infinity")
+
+
+def _infinite_alike(tensor: Tensor, own: Tensor | None) -> bool:
+    if own is None or own.shape != tensor.shape:
+        return False
+    here, there = (torch.where(torch.isfinite(values), 0, values) for values in (tensor, own))
+    return torch.equal(here.to(there), there)
 
 
 def read_limited(path: Path, limit: int, *, doing: str) -> bytes:

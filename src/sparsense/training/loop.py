@@ -97,6 +97,7 @@ class Training(Generic[B]):
         self.optimizer = make_optimizer(module, settings)
         self.rates = settings.rates(settings.epochs * len(batches))
         self.losses: list[float] = []
+        self._constant = _constants(module)
         with seeded(settings.seed):
             self.random_state = torch.get_rng_state()
 
@@ -124,7 +125,7 @@ class Training(Generic[B]):
                 found.append(self._step(rate, batch, step=first + len(found)))
                 after_step()
                 report("training", first + len(found), len(self.rates))
-        _check_weights(self.module, self.settings.learning_rate)
+        _check_weights(self.module, self._constant, self.settings.learning_rate)
         self.losses.append(sum(found) / len(found))
         self._select()
         return self.losses[-1]
@@ -142,7 +143,7 @@ class Training(Generic[B]):
             self.objective.load_state({name: tensor.to(self.engine.device) for name, tensor in own.items()})
 
     def _step(self, rate: float, batch: B, *, step: int) -> float:
-        with self.engine.autocast():
+        with self.engine.autocast(), _located(rate, step):
             loss = self.objective(self.module, self.engine.share(batch))
         value = float(self.engine.average(loss.detach().float()))
         _check_loss(value, rate, step)
@@ -186,8 +187,26 @@ def _check_loss(value: float, rate: float, step: int) -> None:
         )
 
 
-def _check_weights(module: nn.Module, rate: float) -> None:
-    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+@contextmanager
+def _located(rate: float, step: int) -> Iterator[None]:
+    """What an objective finds impossible, with step and learning rate, which it does not know."""
+    try:
+        yield
+    except TrainingError as error:
+        if error.step is not None:
+            raise
+        message = f"at step {step}, with learning rate {rate:.3g}: {error}"
+        raise TrainingError(message, step=step, learning_rate=rate) from error
+
+
+def _constants(module: nn.Module) -> set[str]:
+    """Buffers that hold infinity by design, such as the masks of attention."""
+    return {name for name, buffer in module.named_buffers() if not torch.isfinite(buffer).all()}
+
+
+def _check_weights(module: nn.Module, but: set[str], rate: float) -> None:
+    watched = {name: tensor for name, tensor in module.state_dict().items() if name not in but}
+    broken = [name for name, tensor in watched.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise TrainingError(
             f"training diverged: after the last step {broken[0]!r} is not finite, with learning rate {rate:.3g}. "

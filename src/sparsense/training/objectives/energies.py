@@ -10,8 +10,13 @@ from torch.nn import functional
 
 
 def energy(logits: Tensor) -> Tensor:
-    """-log sum exp of the logits, [N]; the head `energy` scores the same. Low is in-distribution."""
-    return -torch.logsumexp(logits, 1)
+    """-log sum exp of the logits, [N], at least in float32, as the head `energy` scores. Low is in-distribution."""
+    return -torch.logsumexp(in_full(logits), 1)
+
+
+def in_full(logits: Tensor) -> Tensor:
+    """Logits in float32 where they have fewer bits: near 25, a usual margin, bfloat16 goes in steps of 1/8."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @dataclass(frozen=True)

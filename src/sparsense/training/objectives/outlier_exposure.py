@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sparsense.training.batches import Augmented
 from sparsense.training.objectives.confidence import ScoredByConfidence
+from sparsense.training.objectives.energies import in_full
 from sparsense.training.objectives.objective import OBJECTIVES
 
 
@@ -40,8 +41,9 @@ class OutlierExposure(ScoredByConfidence):
     def __call__(self, module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The loss of one batch of inputs and labels."""
         inputs, labels = batch
-        drawn = self.outliers[torch.randint(len(self.outliers), (len(inputs),))]
+        drawn = self.outliers[torch.randint(len(self.outliers), (len(inputs),))].to(inputs)
         logits = module(torch.cat([inputs, drawn]))
         known, unknown = logits.split(len(inputs))
+        unknown = in_full(unknown)
         undecided: Tensor = (torch.logsumexp(unknown, 1) - unknown.mean(1)).mean()
         return functional.cross_entropy(known, labels) + self.weight * undecided

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.errors import TrainingError
 from sparsense.extras import need
 from sparsense.training.objectives.energies import energy
 from sparsense.training.objectives.parts import evaluation_mode, features_and_output
@@ -27,18 +30,31 @@ def sample_outliers(module: nn.Module, candidates: Tensor, *, count: int, cluste
 
     Returns:
         The chosen ones, `[2 * count, ...]`.
+
+    Raises:
+        TrainingError: Features or energies are not finite: the training diverged before.
     """
     with torch.no_grad(), evaluation_mode(module):
         features, logits = features_and_output(module, candidates, doing=DOING)
+    energies = energy(logits)
+    _check_finite({"features": features, "energies": energies})
     seed = int(torch.randint(2**31 - 1, ()))
     groups = cluster(functional.normalize(features.float(), dim=1).cpu().numpy(), min(clusters, count), seed)
-    energies: NDArray[np.float32] = energy(logits).float().cpu().numpy()
     each = max(1, count // max(1, min(clusters, count)))
-    chosen = extremes(energies, groups, each)
+    chosen = extremes(energies.float().cpu().numpy(), groups, each)
     rest = np.setdiff1d(np.arange(len(candidates)), chosen)
     missing = max(0, 2 * count - len(chosen))
     filling = np.random.default_rng(seed).permutation(rest)[:missing]
     return candidates[torch.from_numpy(np.concatenate([chosen, filling])[: 2 * count]).to(candidates.device)]
+
+
+def _check_finite(found: Mapping[str, Tensor]) -> None:
+    for name, values in found.items():
+        if not torch.isfinite(values).all():
+            raise TrainingError(
+                f"training diverged: {DOING}, the network's {name} of outliers hold NaN or infinity. Try a tenth "
+                "of the learning rate, or schedule one_cycle, which warms up; and look for outliers that are not finite."
+            )
 
 
 def extremes(energies: NDArray[np.float32], groups: NDArray[np.int64], each: int) -> NDArray[np.int64]:
