@@ -1,17 +1,21 @@
 """Runs that are kept, chosen, logged, killed and diverge."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sparsense.errors import TrainingError
 from sparsense.training import fit as fitting
@@ -125,13 +129,44 @@ def test_held_out_losses_are_means_over_samples_and_leave_no_gradient():
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_auroc_counts_ties_half():
-    class Known:
-        def scores(self, _module, inputs):
-            return inputs[:, 0]
+class Known:
+    def scores(self, _module, inputs):
+        return inputs[:, 0]
 
+
+def test_auroc_counts_ties_half():
     held = HeldOut(torch.tensor([[1.0], [2.0]]), torch.zeros(2), torch.tensor([[2.0], [3.0]]))
     assert auroc(Known(), Auto(), held) == (1 + 0.5 + 1 + 1) / 4
+
+
+class Largest(TorchDispatchMode):
+    """Looks at the size of every tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(each.numel() for each in tree_leaves(found) if isinstance(each, Tensor))])
+        return found
+
+
+def test_auroc_needs_memory_for_the_scores_alone():
+    generator = torch.Generator().manual_seed(1)
+    normal, anomalous = (torch.randint(50, (count, 1), generator=generator).double() for count in (3000, 2000))
+    tracemalloc.start()
+    with Largest() as seen:
+        found = auroc(Known(), Auto(), HeldOut(normal, torch.zeros(3000), anomalous))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    pairs = anomalous - normal.T
+    assert found == pytest.approx(((pairs > 0).sum() + (pairs == 0).sum() / 2).item() / 6e6, rel=1e-6)
+    assert seen.numbers == 3000  # not one per pair
+    assert peak < 2_000_000
+
+
+def test_scores_that_are_not_numbers_are_never_the_best():
+    held = HeldOut(torch.tensor([[1.0], [math.nan]]), torch.zeros(2), torch.tensor([[2.0]]))
+    assert math.isnan(auroc(Known(), Auto(), held))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsense.benchmark import metrics
 from sparsense.errors import TrainingError
 
 Rule = Literal["last", "val_loss", "val_auroc"]
@@ -106,11 +107,12 @@ def auroc(objective: Any, module: nn.Module, held_out: HeldOut) -> float:
         )
     assert held_out.anomalies is not None
     normal, anomalous = (
-        torch.cat([_scores(objective, module, chunk) for chunk in torch.split(part, CHUNK)])
+        torch.cat([_scores(objective, module, chunk) for chunk in torch.split(part, CHUNK)]).double().numpy()
         for part in (held_out.inputs, held_out.anomalies)
     )
-    larger = (anomalous[:, None] > normal).double().mean()
-    return float(larger + (anomalous[:, None] == normal).double().mean() / 2)
+    if np.isnan(normal).any() or np.isnan(anomalous).any():
+        return math.nan  # never the best epoch
+    return metrics.auroc(normal, anomalous)
 
 
 @torch.no_grad()
