@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsense.errors import MissingExtraError
 from sparsense.training.batches import Batches
-from sparsense.training.engine import Alone, make_engine
+from sparsense.training.engine import Alone, Distributed, make_engine
 from sparsense.training.loop import Training
 from sparsense.training.objectives import OBJECTIVES
 from sparsense.training.settings import TrainingSettings
@@ -70,6 +70,31 @@ def test_two_processes_reach_what_one_does(tmp_path):
         alone = trained(name, dtype=torch.float64).module.state_dict()
         for key, tensor in load_file(tmp_path / f"{name}.safetensors").items():
             torch.testing.assert_close(tensor, alone[key], rtol=1e-8, atol=1e-10)
+
+
+class Fabric:
+    """Two processes, one of them at a time; what the others give is known."""
+
+    world_size, device = 2, torch.device("cpu")
+
+    def __init__(self, rank):
+        self.global_rank = rank
+
+    def all_reduce(self, value, reduce_op):
+        assert reduce_op == "mean"
+        return value / self.world_size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_batch_smaller_than_the_processes_is_still_a_mean(size):
+    batch, total, slope = (torch.arange(size) + 1.0,), 0.0, 0.0
+    for rank in range(2):
+        engine, module = Distributed(Fabric(rank)), nn.Linear(1, 1, bias=False)
+        loss = (module.weight * engine.share(batch)[0]).mean()
+        total += engine.average(loss.detach() / module.weight.item()).item()
+        engine.backward(loss, module)
+        slope += module.weight.grad.item()
+    assert [total, slope] == pytest.approx([(size + 1) / 2] * 2)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -80,8 +80,9 @@ class Distributed:
         if not isinstance(batch, tuple):
             raise TypeError(f"several processes share batches that are tuples of tensors; found {type(batch).__name__}")
         world, size = self.fabric.world_size, len(batch[0])
-        parts = tuple(tensor[self.rank :: world].to(self.device) for tensor in batch)
-        self._weight = len(parts[0]) * world / size
+        own = slice(self.rank, None, world) if self.rank < size else slice(1)  # a mean over no sample is NaN
+        parts = tuple(tensor[own].to(self.device) for tensor in batch)
+        self._weight = len(parts[0]) * world / size if self.rank < size else 0.0
         return parts  # type: ignore[return-value]
 
     def backward(self, loss: Tensor, module: nn.Module) -> None:  # noqa: D102
