@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sparsense.data import SOURCES
-from sparsense.data.columns import Encoding, fit_encoding
+from sparsense.data.columns import Encoding, fit_encoding, numbers
 from sparsense.errors import InputError, UnknownNameError
 
 
@@ -159,6 +159,13 @@ def test_broken_tables_are_refused(text, options, message, tmp_path):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         SOURCES["table"]("all", path=str(tmp_path / "t.csv"), **options)
+
+
+def test_codes_with_underscores_are_words():
+    column = fit_encoding({"code": ["1_2", "3_4", "1_2"]}).columns[0]
+    assert column.levels == ("1_2", "3_4")
+    with pytest.raises(InputError, match="row 1: expected a finite number, found '1_2'"):
+        numbers(["1_2"], "column 'a'")
 
 
 def test_too_many_words_and_other_files_are_refused(tmp_path):

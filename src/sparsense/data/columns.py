@@ -226,6 +226,8 @@ def words(values: Sequence[str | None]) -> list[str]:
 
 
 def _number(value: str) -> float | None:
+    if "_" in value:  # Python reads the code 1_2 as 12
+        return None
     try:
         return float(value)
     except ValueError:
