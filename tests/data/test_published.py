@@ -144,6 +144,9 @@ def test_toycar_windows_and_clips(root):
     assert (len(train), len(held_out)) == (30 * 3, 10 * 3)
     together = {row.tobytes() for row in train} | {row.tobytes() for row in held_out}
     assert together == {row.tobytes() for row in calibration.inputs}  # so none is in both, nor in the test part
+    spans = SOURCES["toycar"]("train", data_root=root).spans
+    apart = spans[1:, 0] >= spans[:-1, 1]
+    assert np.flatnonzero(apart).tolist() == list(range(2, 89, 3))  # windows of one clip overlap, clips do not
     with pytest.raises(InputError, match="1 to 7 frames; got 8"):
         SOURCES["toycar"]("test", data_root=root, frames=8)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsense.data.dataset import Dataset
-from sparsense.data.splits import SPLITS, split_indices, take_split
+from sparsense.data.splits import SPLITS, last_windows, split_indices, take_split
 from sparsense.errors import InputError
 
 
@@ -34,3 +34,20 @@ def test_bad_shares(shares):
 def test_an_empty_part_is_refused():
     with pytest.raises(InputError, match=r"'calibration' is empty: shares \(0.9, 0.0, 0.1\) of 10 samples"):
         split_indices(np.zeros(10, np.int64), "calibration", (0.9, 0.0, 0.1))
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 40), st.floats(0.01, 0.5))
+def test_the_last_windows_share_no_step_with_those_before(length, step, more, share):
+    begins = np.arange(0, 100 + more, step)[::-1]  # in any order
+    spans = np.stack([begins, begins + length], axis=1)
+    seen, unseen = last_windows(spans, share)
+    assert len(unseen) == max(1, round(share * len(spans)))
+    steps = [{t for begin, end in spans[part] for t in range(begin, end)} for part in (seen, unseen)]
+    assert max(steps[0]) < min(steps[1])
+    left_out = np.setdiff1d(np.arange(len(spans)), [*seen, *unseen])
+    assert all(steps[1] & set(range(*spans[window])) for window in left_out)
+
+
+def test_windows_that_leave_none_before_them_are_refused():
+    with pytest.raises(InputError, match="holding out 1 of 4 windows of a series: none of the others"):
+        last_windows(np.array([[t, t + 9] for t in range(4)]), 0.2)

@@ -13,6 +13,7 @@ from sparsense.data import (  # each module registers its sources
     industrial,
     letters,
     photo_patches,
+    series_files,
     table_files,
     timeseries,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "letters",
     "photo_patches",
     "read_image",
+    "series_files",
     "table_files",
     "timeseries",
 ]

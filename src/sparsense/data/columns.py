@@ -160,11 +160,21 @@ def fit_encoding(columns: Columns) -> Encoding:
 def _fit(name: str, values: Sequence[str | None]) -> Column:
     if not _is_numeric(values):
         return _fit_words(name, values)
-    found = numbers(values, f"column {name!r}").astype(np.float32)
+    return fit_numbers(name, numbers(values, f"column {name!r}"))
+
+
+def fit_numbers(name: str, values: NDArray[np.float64]) -> Column:
+    """Median, mean and standard deviation of a column of numbers, NaN where there is none.
+
+    Raises:
+        InputError: float32 cannot tell them apart.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    found = values.astype(np.float32)
     pipeline = _numeric_pipeline().fit(found.astype(np.float64)[:, None])
     fill, mean, std = (np.float32(part[0]) for part in
                        (np.nan_to_num(pipeline[0].statistics_), pipeline[1].mean_, pipeline[1].scale_))  # fmt: skip
-    _check_steps(name, np.nan_to_num(found, nan=float(fill)), float(std))
+    _check_steps(name, np.nan_to_num(values, nan=float(fill)))
     return Column(name, None, float(fill), float(mean), float(std))
 
 
@@ -180,9 +190,9 @@ def _fit_words(name: str, values: Sequence[str | None]) -> Column:
     return Column(name, levels, float(levels.index("")) if "" in levels else UNKNOWN)
 
 
-def _check_steps(name: str, values: NDArray[np.float32], std: float) -> None:
+def _check_steps(name: str, values: NDArray[np.float64]) -> None:
     """Detectors take float32: a time in seconds since 1970 moves in steps of two minutes there."""
-    step = float(np.spacing(np.abs(values).max()))
+    step, std = float(np.spacing(np.float32(np.abs(values).max()))), values.std()
     if np.ptp(values) and step > COARSE * std:
         raise InputError(
             f"encoding column {name!r}: it varies by {std:.3g} (standard deviation) around {values.mean():.7g}, where "

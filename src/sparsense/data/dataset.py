@@ -22,6 +22,8 @@ class Dataset:
         inputs: uint8 `[N, H, W, C]` with 1 or 3 channels (images), or finite float32 `[N, D]` (tables).
         labels: int64 `[N]`, or None.
         columns: Of a table with words and gaps: what its numbers stand for. Gaps are NaN then, and allowed.
+        spans: Of windows of a series: `[N, 2]`, the first time step of each and the one after its last; windows that
+            share a step are no separate samples.
 
     Raises:
         InputError: Another dtype or number of axes, no samples, NaN or infinity, labels of another length.
@@ -35,6 +37,7 @@ class Dataset:
     inputs: NDArray[Any]
     labels: NDArray[np.int64] | None = None
     columns: tuple[Column, ...] = ()
+    spans: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         _check_inputs(self.name, self.inputs, gaps=bool(self.columns))
@@ -54,8 +57,8 @@ class Dataset:
         """
         if isinstance(which, int):
             which = draw(len(self), which, seed)
-        labels = None if self.labels is None else self.labels[which]
-        return replace(self, inputs=self.inputs[which], labels=labels)
+        labels, spans = (None if part is None else part[which] for part in (self.labels, self.spans))
+        return replace(self, inputs=self.inputs[which], labels=labels, spans=spans)
 
     def sha256(self) -> str:
         """SHA-256 over dtype, shape and bytes of the inputs, then of the labels; the name does not count."""

@@ -71,8 +71,10 @@ def toycar(split: str, *, data_root: str | None = None, frames: int = 5) -> Data
     parts = {"train": calibration[:30], "held_out": calibration[30:], "calibration": calibration}
     chosen = np.isin(np.arange(len(clips)), parts.get(split, calibration)) == (split != "test")
     rows = sliding_windows(clips[chosen][..., 0].astype(np.float32), frames)
-    per_clip = len(rows) // int(chosen.sum())
-    return Dataset(f"toycar/{split}", rows, np.repeat(labels[chosen].astype(np.int64), per_clip))
+    count, steps = int(chosen.sum()), clips.shape[1]
+    begins = (np.arange(count)[:, None] * steps + np.arange(steps - frames + 1)).ravel()
+    spans = np.stack([begins, begins + frames], axis=1)
+    return Dataset(f"toycar/{split}", rows, np.repeat(labels[chosen].astype(np.int64), len(rows) // count), spans=spans)
 
 
 def sliding_windows(

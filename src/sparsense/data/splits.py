@@ -47,6 +47,24 @@ def split_indices(labels: NDArray[np.int64], split: str, shares: Sequence[float]
     return chosen
 
 
+def last_windows(spans: NDArray[np.int64], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the last windows, a share of all, after those of the windows that share no time step with them.
+
+    Example:
+        >>> last_windows(np.array([[0, 4], [2, 6], [4, 8], [6, 10]]), 0.25)
+        (array([0, 1]), array([3]))
+    """
+    order = np.argsort(spans[:, 0], kind="stable")
+    unseen = np.sort(order[-max(1, round(share * len(order))) :])
+    seen = np.flatnonzero(spans[:, 1] <= spans[unseen, 0].min())
+    if not len(seen):
+        raise InputError(
+            f"holding out {len(unseen)} of {len(order)} windows of a series: none of the others lies wholly before "
+            "them; expected more windows, shorter ones, or a smaller share"
+        )
+    return seen, unseen
+
+
 def first_of_equals(inputs: NDArray[Any]) -> NDArray[np.int64]:
     """The ascending indices of the rows that no earlier row equals.
 

@@ -1,4 +1,4 @@
-"""Your own tables and series: .csv and .parquet files with columns of numbers and words."""
+"""Your own tables: .csv and .parquet files with columns of numbers and words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, wor
 from sparsense.data.dataset import Dataset
 from sparsense.data.sources import source
 from sparsense.data.splits import SHARES, SPLITS, first_of_equals, split_indices
-from sparsense.data.timeseries import windows
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.extras import need
 
@@ -55,55 +54,15 @@ def table(
         InputError: No such file or column, broken rows, no samples.
         MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
     """
-    columns, labels = _read(path, label, normal, drop, unique=unique)
+    columns, labels = read_labelled(path, label, normal, drop, unique=unique)
     rows = split_indices(_as_classes(columns, labels), split, shares)
-    teaching = (columns, labels) if like is None else _read(like, label, normal, drop, unique=unique)
+    teaching = (columns, labels) if like is None else read_labelled(like, label, normal, drop, unique=unique)
     encoding = _encoding(*teaching, shares)
     inputs = encoding.codes(_taken(columns, rows))
     return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows], encoding.columns)
 
 
-@source("series", "train", "calibration", "test")
-def series(
-    split: str,
-    *,
-    path: str,
-    label: str | None = None,
-    drop: Sequence[str] = (),
-    length: int = 64,
-    step: int = 8,
-    shares: Sequence[float] = SHARES,
-) -> Dataset:
-    """A .csv or .parquet file, a row per time step, in windows of all its columns: float32 `[N, length * columns]`.
-
-    Windows are cut within a split, so none touches two. Columns are scaled by mean and standard deviation of `train`.
-
-    Args:
-        split: In time: `train` first, then `calibration`, then `test`.
-        path: The file; a .csv file has a header.
-        label: A column of numbers, not 0 where a step is anomalous; a window is if one of its steps is.
-        drop: Columns that are left out, such as the time.
-        length: Time steps of a window.
-        step: Time steps between the beginnings of two windows.
-        shares: Of train, calibration and test.
-
-    Raises:
-        InputError: As for `table`; words, or missing values.
-    """
-    columns, labels = _read(path, label, None, drop)
-    values = np.stack([_complete(name, column) for name, column in columns.items()], axis=1)
-    edges = [0, *np.rint(np.cumsum(shares) * len(values)).astype(int)]
-    if len(edges) != 4 or sorted(edges) != edges or edges[-1] > len(values):
-        raise InputError(f"expected three shares, none negative, at most 1 together; got {tuple(shares)}")
-    part = ("train", "calibration", "test").index(split)
-    known, chosen = values[: edges[1]], slice(edges[part], edges[part + 1])
-    std = known.std(0)
-    scaled = (values[chosen] - known.mean(0)) / np.where(std > 0, std, 1)
-    marks = np.zeros(len(scaled), np.int64) if labels is None else labels[chosen]
-    return windows(f"{Path(path).stem}/{split}", scaled, marks, length, step)
-
-
-def _read(
+def read_labelled(
     path: str, label: str | None, normal: str | int | None, drop: Sequence[str], *, unique: bool = False
 ) -> tuple[Columns, NDArray[np.int64] | None]:
     """The columns of a file, and the labels."""
@@ -199,11 +158,3 @@ def _encoding(columns: Columns, labels: NDArray[np.int64] | None, shares: Sequen
 
 def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
     return {name: [values[row] for row in rows] for name, values in columns.items()}
-
-
-def _complete(name: str, values: Sequence[str | None]) -> NDArray[np.float64]:
-    found = numbers(values, f"column {name!r}")
-    if np.isnan(found).any():
-        row = int(np.flatnonzero(np.isnan(found))[0]) + 1
-        raise InputError(f"column {name!r}, row {row}: a series has no gaps here; fill it, or drop the column")
-    return found

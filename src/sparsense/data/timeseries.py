@@ -77,17 +77,19 @@ def nab(split: str, *, series: str, data_root: str | None = None, length: int = 
 
 
 def windows(name: str, values: NDArray[Any], labels: NDArray[Any], length: int, step: int) -> Dataset:
-    """Windows of a series `[T]` or `[T, D]` as rows; a window is anomalous (1) if one of its time steps is."""
+    """Windows of a series `[T]` or `[T, D]` as rows; anomalous (1) if the label of one of its steps is not 0."""
     if step < 1 or not 1 <= length <= len(values):
         raise InputError(
             f"{name}: expected a step of at least 1 and a length of 1 to {len(values)} time steps; "
             f"got step {step}, length {length}"
         )
     view = np.lib.stride_tricks.sliding_window_view
-    touched = view(labels, length)[::step].max(axis=1) > 0
+    touched = view(labels != 0, length)[::step].any(axis=1)
     cut = view(values, length, axis=0)[::step]  # [N, length] or [N, D, length]
     rows = cut if cut.ndim == 2 else cut.swapaxes(1, 2).reshape(len(cut), -1)
-    return Dataset(name, rows.astype(np.float32), touched.astype(np.int64))
+    begins = np.arange(0, len(values) - length + 1, step)
+    spans = np.stack([begins, begins + length], axis=1)
+    return Dataset(name, rows.astype(np.float32), np.asarray(touched, np.int64), spans=spans)
 
 
 def _check_series(kind: str, name: str, known: set[str]) -> None:

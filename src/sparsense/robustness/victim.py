@@ -62,14 +62,17 @@ class Victim:
         """The detector in a file.
 
         Raises:
-            InputError: No detector; or one of a table with words, which no small change leads from one to the other.
+            InputError: No detector; or one of a table or series, whose columns have units of their own.
         """
         model = load_graph(Path(path))
         if CARD_KEY not in model.metadata_props:
             raise InputError(f"attacking {path}: it is no detector, as it carries no card; sparsense attach makes one")
         card = json.loads(model.metadata_props[CARD_KEY])
         if card["preprocessing"].get("columns"):
-            raise InputError(f"attacking {path}: it takes tables with words and gaps, which cannot be moved a little")
+            raise InputError(
+                f"attacking {path}: it takes a table or series, numbers in units of their own and words; one radius for "
+                "all of them has no meaning"
+            )
         return cls(model, task=card.get("task", "classifier"))
 
     def ball(self, norm: Norm, radius: float) -> Ball:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparsense import __version__
 from sparsense.data import Dataset
 from sparsense.data.dataset import stratified_order
+from sparsense.data.splits import last_windows
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
@@ -142,9 +143,15 @@ def _choice(network: Network, samples: Samples, section: ChosenTrainingSection) 
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
-    """The samples that are trained on, and a share of them (by class) that is not; the same in every run."""
+    """The samples that are trained on, and a share of them that is not, the same in every run.
+
+    The share is drawn by class; of windows of a series it is the last in time, and no time step is in both.
+    """
     if not share:
         return dataset, None
+    if dataset.spans is not None:
+        before, last = last_windows(dataset.spans, share)
+        return dataset.subset(before), dataset.subset(last)
     labels = np.zeros(len(dataset), np.int64) if dataset.labels is None else dataset.labels
     order = stratified_order(labels, HOLD_OUT_SEED)
     count = max(1, round(share * len(order)))

@@ -53,7 +53,7 @@ def _check_finite(found: Mapping[str, Tensor]) -> None:
         if not torch.isfinite(values).all():
             raise TrainingError(
                 f"training diverged: {DOING}, the network's {name} of outliers hold NaN or infinity. Try a tenth "
-                "of the learning rate, or schedule one_cycle, which warms up; and look for outliers that are not finite."
+                "of the learning rate, or schedule one_cycle, which warms up; and look for outliers like that."
             )
 
 
