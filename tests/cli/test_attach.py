@@ -19,7 +19,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import AttachSettings
 from sparsense.heads import Head, make_head
 
-CARD = {"calibration": {"threshold": 1.5, "rate": 0.05, "n": 99, "interval": [0.017, 0.1]}}
+CARD: dict[str, Any] = {"calibration": {"threshold": 1.5, "rate": 0.05, "n": 99, "interval": [0.017, 0.1]}}
 
 
 def write_model(path: str, *shape: int | str, inputs: int = 1) -> None:
@@ -81,6 +81,12 @@ def test_stdout_is_the_file_and_stderr_the_promise(attached: dict[str, Any]) -> 
         "(95 % of such thresholds realise 1.70% to 10.00%)\n"
     )
     assert attach("--quiet").stderr == ""
+
+
+@pytest.mark.usefixtures("attached")
+def test_what_was_left_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CARD, "data", {"calibration": {"left_out": 4}})
+    assert "\n4 calibration inputs left out: the head was fitted on equal ones\n" in attach().stderr
 
 
 def test_calibration_data_of_its_own(attached: dict[str, Any]) -> None:

@@ -116,8 +116,10 @@ def test_inputs_unlike_the_calibration_are_recognised() -> None:
     np.save("brighter.npy", images(120, 40, 140, 3))
     result = bench("a.onnx", "--in-distribution", "brighter.npy", "--no-latency")
     assert "too many false alarms" in result.stdout
+    assert "which inputs made it is unknown" in result.stdout
     (row,) = rows(bench("a.onnx", "--in-distribution", "brighter.npy", "--no-latency", "--json"), "detectors")
     assert row["realised_p"] < 1e-6
+    assert row["seen"] is None
 
 
 def test_inputs_that_made_the_detector_are_counted(folder: Path) -> None:

@@ -56,6 +56,7 @@ def test_several_inputs_are_one_set(path: Path) -> None:
         "name": "own.npy, more.npy",
         "count": 127,
         "sha256": "",
+        "left_out": 0,
     }
 
 

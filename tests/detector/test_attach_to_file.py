@@ -62,6 +62,15 @@ def test_the_file_carries_a_card_that_says_where_everything_came_from(model: Pat
     assert all(row["agrees"] for row in verify(model.parent / "detector.onnx"))
 
 
+def test_calibration_inputs_that_repeat_fitting_inputs_are_left_out(model: Path) -> None:
+    """As rows of a table of whole numbers do, wherever it is divided."""
+    fit, held_out = tiny_data("fit", 60, seed=0), tiny_data("calibration", 99, seed=2)
+    repeating = Dataset("repeating", np.concatenate([fit.inputs[:13], held_out.inputs]))
+    card = attach(model, "energy", calibration=repeating)
+    assert card["calibration"] == attach(model, "energy")["calibration"]
+    assert (card["data"]["calibration"]["count"], card["data"]["calibration"]["left_out"]) == (112, 13)
+
+
 def test_scores_are_those_of_the_road_with_torch(model: Path) -> None:
     attach(model)
     inputs = tiny_data("test", 20, seed=5).inputs

@@ -33,7 +33,8 @@ class BenchDetector(Row):
         realised: Their share, with Wilson's interval.
         realised_p: Probability of at least so many false alarms if the inputs are like the calibration inputs. A small
             one says that they are not. None where thresholds are per class.
-        seen: In-distribution inputs that the detector was fitted or calibrated on: their scores flatter it.
+        seen: In-distribution inputs that the detector was fitted or calibrated on: their scores flatter it. An
+            estimate for a detector that was made from more than 100,000 inputs; None where it does not know.
         not_a_number: Inputs of all sets whose score is not a number; they count as most anomalous.
     """
 
@@ -51,7 +52,7 @@ class BenchDetector(Row):
     realised: Share
     realised_interval: Interval
     realised_p: Share | None
-    seen: Count
+    seen: Count | None
     not_a_number: Count
 
 

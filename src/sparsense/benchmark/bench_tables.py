@@ -49,6 +49,8 @@ def alarms(card: BenchCard) -> Table:
 
 def _alarms(row: BenchDetector) -> list[str]:
     notes = []
+    if row.seen is None:
+        notes.append("which inputs made it is unknown")
     if row.seen:
         notes.append(f"{row.seen:,} inputs were used to make it")
     if row.not_a_number:

@@ -12,7 +12,7 @@ import typer
 from sparsense.cli.app import app
 from sparsense.cli.per_class import PerClass, named
 from sparsense.cli.progress import progress
-from sparsense.cli.promise import promise
+from sparsense.cli.promise import left_out, promise
 from sparsense.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _tell(card: dict[str, Any], head: str, fitted: int) -> None:
     """On stderr: what the detector was made from, what it promises, and what could be better."""
     found = card["calibration"]
     typer.echo(f"{head} fitted on {fitted:,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
-    for line in _hints(card):
+    for line in [*left_out(card), *_hints(card)]:
         typer.echo(line, err=True)
 
 

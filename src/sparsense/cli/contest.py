@@ -103,26 +103,27 @@ def _names(files: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
-def _judge(detector: ExportedDetector, part: NamedSet, hashes: Hashes | None) -> tuple[Judged, int]:
+def _judge(detector: ExportedDetector, part: NamedSet, hashes: Hashes | None) -> tuple[Judged, int | None]:
     """Verdicts on a set, and how many of its inputs the detector was made from."""
     from sparsense.benchmark.bench import Judged
     from sparsense.data.digests import digests
-    from sparsense.detector.seen import CALIBRATED, FITTED, unpack
+    from sparsense.detector.seen import count_seen
 
-    known = np.concatenate([unpack(detector.metadata, key) for key in (FITTED, CALIBRATED)])
-    scores, flags, seen = [], [], 0
+    scores, flags, hashed = [], [], []
     for _, batch in batches(detector, part.inputs, size=detector.micro_batch):
-        found, each = detector(batch), digests(batch)
+        found = detector(batch)
+        hashed.append(digests(batch))
         scores.append(found.score)
         flags.append(found.is_anomaly)
-        seen += int(np.isin(each, known).sum())
         if hashes is not None:
             hashes.count += len(batch)
             hashes.digest.update(np.ascontiguousarray(batch).data)
-            hashes.each.append(each)
+            hashes.each.append(hashed[-1])
     if not scores:
         raise InputError(f"comparing detectors: the set {part.name!r} holds no inputs")
-    return Judged.of(np.concatenate(scores), np.concatenate(flags)), seen
+    return Judged.of(np.concatenate(scores), np.concatenate(flags)), count_seen(
+        detector.metadata, np.concatenate(hashed)
+    )
 
 
 def _check_apart(hashes: dict[str, Hashes]) -> None:
@@ -141,7 +142,7 @@ def _contestant(name: str, judged: dict[str, Judged]) -> Contestant:
     return Contestant(name, judged[USUAL], {key: part for key, part in judged.items() if key != USUAL})
 
 
-def _detector_row(detector: ExportedDetector, name: str, judged: dict[str, Judged], seen: int) -> BenchDetector:
+def _detector_row(detector: ExportedDetector, name: str, judged: dict[str, Judged], seen: int | None) -> BenchDetector:
     from sparsense.benchmark.bench import false_alarm_p_value
     from sparsense.benchmark.bench_card import BenchDetector
     from sparsense.benchmark.uncertainty import wilson_interval

@@ -22,6 +22,17 @@ def promise(calibration: Mapping[str, Any]) -> str:
     )
 
 
+def left_out(card: Mapping[str, Any]) -> list[str]:
+    """What calibration inputs were not used, as lines for a person.
+
+    Example:
+        >>> left_out({"data": {"calibration": {"left_out": 3}}})
+        ['3 calibration inputs left out: the head was fitted on equal ones']
+    """
+    count = ((card.get("data") or {}).get("calibration") or {}).get("left_out", 0)
+    return [f"{count:,} calibration inputs left out: the head was fitted on equal ones"] if count else []
+
+
 def _per_class(rows: list[Mapping[str, Any]], rate: float) -> str:
     own = [row for row in rows if not row["pooled"]]
     shared = len(rows) - len(own)

@@ -11,7 +11,7 @@ import typer
 from sparsense.cli.app import app
 from sparsense.cli.per_class import PerClass, named
 from sparsense.cli.progress import progress
-from sparsense.cli.promise import promise
+from sparsense.cli.promise import left_out, promise
 
 
 @app.command()
@@ -35,8 +35,8 @@ def recalibrate(
 ) -> None:
     """Change the threshold of a detector, without exporting it again; prints the file.
 
-    Threshold and p-values come from inputs of your own, none of which the head was fitted on. Scores do not change, and
-    are compared with the oracle's once more before the file is replaced.
+    Threshold and p-values come from inputs of your own; those that the head was fitted on are left out. Scores do not
+    change, and are compared with the oracle's once more before the file is replaced.
     """
     from sparsense.detector import recalibrate as change
 
@@ -52,6 +52,8 @@ def recalibrate(
     if not quiet:
         found = card["calibration"]
         typer.echo(f"calibrated on {found['n']:,}: {promise(found)}", err=True)
+        for line in left_out(card) if inputs else []:
+            typer.echo(line, err=True)
     typer.echo(out or detector)
 
 

@@ -23,7 +23,7 @@ from sparsense.detector.file import parity_inputs, write_detector
 from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradients import TOLERANCE, check_gradients
 from sparsense.detector.second_opinion import check_forward, second_opinion
-from sparsense.detector.seen import check_held_out, properties
+from sparsense.detector.seen import held_out, left_out_named, properties
 from sparsense.errors import GraphError, SparsenseError
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
@@ -87,23 +87,25 @@ def attach_to_file(
         The card, as inside the file, and how the file's scores compare (`parity.rows`).
 
     Raises:
-        CalibrationError: Too few calibration inputs, or some that the head was fitted on.
+        CalibrationError: Too few calibration inputs that the head was not fitted on; the others are left out.
         GraphError: The model cannot be read, or the head cannot be attached to it; every node in the way is named.
         ExportError: A check failed; nothing is left behind.
     """
-    check_held_out(fit, calibration)
+    given, calibration = calibration, held_out(fit, calibration)
+    left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
     answer = model.graph.outputs[0]
     with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
-    held_out = preprocessing.arrange(calibration.inputs)
-    progress(f"calibrating on {calibration.name}", 0, len(held_out))
-    compared = parity_inputs(held_out)
+    unseen = preprocessing.arrange(calibration.inputs)
+    progress(f"calibrating on {calibration.name}", 0, len(unseen))
+    compared = parity_inputs(unseen)
     scored, about = _explained(scored, compared, settings.detail) if settings.detail else (scored, {})
-    judged = scored.judge(held_out)
-    closed, found = calibrated(scored, judged, settings.false_alarm_rate, per_class=settings.per_class)
+    judged = scored.judge(unseen)
+    with left_out_named(left_out):
+        closed, found = calibrated(scored, judged, settings.false_alarm_rate, per_class=settings.per_class)
     progress("comparing with a second evaluation", 0, len(compared))
     with _logits_named(answer):
         parity = second_opinion(scored, compared, tolerance=settings.tolerance)
@@ -117,13 +119,13 @@ def attach_to_file(
         "network": {"output": answer.name, "logits": logits_before(answer)},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
-        "data": {"fit": _describe(fit), "calibration": _describe(calibration)},
+        "data": {"fit": _describe(fit), "calibration": {**_describe(given), "left_out": left_out}},
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
     } | about
-    seen = properties(preprocessing.arrange(fit.inputs), held_out)
+    seen = properties(preprocessing.arrange(fit.inputs), unseen)
     with _logits_named(answer):
         rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
     return {**card, "parity": {**card["parity"], "rows": rows}}

@@ -18,7 +18,7 @@ from sparsense.data.digests import digests
 from sparsense.detector.close import CLASSES, SCORES, calibration_of, declare, verdict
 from sparsense.detector.file import PARITY_KEY, write_detector
 from sparsense.detector.fit import HeldOut
-from sparsense.detector.seen import CALIBRATED, FITTED, Digests, pack, refuse_shared, unpack
+from sparsense.detector.seen import CALIBRATED, FITTED, Digests, kept_share, left_out_named, pack, unpack, unseen
 from sparsense.errors import CalibrationError, InputError
 from sparsense.graph.build import Builder
 from sparsense.graph.load import parse
@@ -41,8 +41,8 @@ def recalibrate(
 
     Args:
         path: A detector file.
-        inputs: Batches of in-distribution inputs of the user's own, as the detector takes them; none of them may have
-            been used to fit the head. None: the scores that the file was calibrated with before, for another rate.
+        inputs: Batches of in-distribution inputs of the user's own, as the detector takes them; those that the head was
+            fitted on are left out. None: the scores that the file was calibrated with before, for another rate.
         name: What the card calls the inputs.
         rate: Asked false-alarm rate; None: as before.
         per_class: A threshold for each predicted class; see `calibrated`. None: as before.
@@ -52,7 +52,7 @@ def recalibrate(
         The new card. `calibration` is new, `data.calibration` says what from, `recalibrated` lists what was before.
 
     Raises:
-        CalibrationError: Too few inputs for the rate, scores that are not finite, inputs that the head was fitted on.
+        CalibrationError: Too few inputs for the rate that the head was not fitted on, scores that are not finite.
         InputError: No detector; inputs that it does not take; no stored scores where they are needed.
         ExportError: The new file does not give the scores of the oracle; nothing was written.
 
@@ -69,17 +69,18 @@ def recalibrate(
         held_out, data = _stored(detector), None
     else:
         held_out, data, hashes = _scored(detector, inputs, name)
-        refuse_shared(unpack(seen, FITTED), hashes, name=name, fitted="fitting data")
+        held_out, data, hashes = _unseen(held_out, data, hashes, unpack(seen, FITTED))
         seen[CALIBRATED] = pack(hashes)
     before = detector.card["calibration"]
     op, score, answer, explanations = _reopened(model)
-    found = calibration_of(
-        held_out,
-        float(before["rate"]) if rate is None else rate,
-        per_class=_per_class(before) if per_class is None else per_class,
-        output=answer,
-        head=str(detector.card.get("head", detector.path.name)),
-    )
+    with left_out_named((data or {}).get("left_out", 0)):
+        found = calibration_of(
+            held_out,
+            float(before["rate"]) if rate is None else rate,
+            per_class=_per_class(before) if per_class is None else per_class,
+            output=answer,
+            head=str(detector.card.get("head", detector.path.name)),
+        )
     declare(op, verdict(op, score, answer, found, held_out))
     model.graph.outputs.extend(explanations)
     card = _card(detector.card, found.to_dict(), data)
@@ -102,6 +103,16 @@ def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> t
     held_out = HeldOut(np.concatenate(scores), np.concatenate(classes))
     about = {"name": name, "count": len(held_out.scores), "sha256": digest.hexdigest()}
     return held_out, about, np.concatenate(hashes)
+
+
+def _unseen(
+    held_out: HeldOut, data: dict[str, Any], hashes: Digests, fitted: Digests
+) -> tuple[HeldOut, dict[str, Any], Digests]:
+    """The same without the inputs that the head was fitted on."""
+    kept = unseen(fitted, hashes, name=data["name"], fitted="fitting data", share=kept_share(fitted))
+    left_out = int((~kept).sum())
+    classes = None if held_out.classes is None else held_out.classes[kept]
+    return HeldOut(held_out.scores[kept], classes), {**data, "left_out": left_out}, hashes[kept]
 
 
 def _stored(detector: ExportedDetector) -> HeldOut:

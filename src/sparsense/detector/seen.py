@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,27 +16,54 @@ from sparsense.data.digests import digests
 from sparsense.errors import CalibrationError, InputError
 
 FITTED, CALIBRATED = "sparsense.fitted", "sparsense.calibrated"
-MOST = 100_000  # inputs: 800 kB; of larger sets nothing is kept
+MOST = 100_000  # hashes: 800 kB
+OVERLOOKED = 0.01  # of calibration inputs: so few fitted ones change a false-alarm rate by a hundredth of itself
 Digests = NDArray[np.uint64]
 
 
-def check_held_out(fit: Dataset, calibration: Dataset) -> None:
-    """Refuse calibration inputs that the head was fitted on: the false-alarm rate is promised for unseen inputs.
+def held_out(fit: Dataset, calibration: Dataset) -> Dataset:
+    """The calibration inputs that the head is not fitted on: the false-alarm rate is promised for unseen inputs.
 
     Raises:
-        CalibrationError: Some inputs are in both.
+        CalibrationError: There are none.
     """
-    refuse_shared(digests(fit.inputs), digests(calibration.inputs), name=calibration.name, fitted=fit.name)
+    kept = unseen(digests(fit.inputs), digests(calibration.inputs), name=calibration.name, fitted=fit.name)
+    return calibration if kept.all() else calibration.subset(kept)
 
 
-def refuse_shared(fit: Digests, calibration: Digests, *, name: str, fitted: str) -> None:
-    """The same from hashes."""
-    if shared := int(np.isin(calibration, fit).sum()):
+def unseen(fit: Digests, calibration: Digests, *, name: str, fitted: str, share: float = 1.0) -> NDArray[np.bool_]:
+    """Which calibration inputs the head was not fitted on, `[n]`; rows of a table, empty images repeat.
+
+    Args:
+        fit: Hashes of the fitting inputs, or a part of them.
+        calibration: Hashes of the calibration inputs, `[n]`.
+        name: What messages call the calibration inputs.
+        fitted: What they call the fitting inputs.
+        share: How large the part is.
+
+    Raises:
+        CalibrationError: All were fitted on; or, where only a part of the hashes is known, too many are likely to be.
+    """
+    known = np.isin(calibration, fit)
+    others = len(np.unique(calibration[known])) * (1 / share - 1)
+    if known.all() or others > OVERLOOKED * len(calibration):
+        about = f"{known.sum()}" if share == 1 else f"about {known.sum() + others:.0f}"
         raise CalibrationError(
-            f"calibrating on {name!r}: expected inputs that the head was not fitted on, found {shared} of "
-            f"{len(calibration)} also in {fitted!r}; the guarantee on the false-alarm rate needs unseen ones. Remove "
-            "the duplicates"
+            f"calibrating on {name!r}: expected inputs that the head was not fitted on, found {about} of "
+            f"{len(calibration)} also in {fitted!r}; the guarantee on the false-alarm rate needs unseen ones. Give others"
         )
+    return ~known
+
+
+@contextmanager
+def left_out_named(count: int) -> Iterator[None]:
+    """A refusal for want of calibration inputs says how many were left out."""
+    try:
+        yield
+    except CalibrationError as error:
+        if count:
+            error.add_note(f"{count:,} more calibration inputs were left out: the head was fitted on equal ones")
+        raise
 
 
 def properties(fit: NDArray[Any], calibration: NDArray[Any]) -> dict[str, str]:
@@ -44,13 +72,17 @@ def properties(fit: NDArray[Any], calibration: NDArray[Any]) -> dict[str, str]:
 
 
 def pack(found: Digests) -> str:
-    """Hashes as text; empty above `MOST`."""
-    unique = np.unique(found)
-    return "" if len(unique) > MOST else base64.b64encode(unique.astype("<u8").tobytes()).decode()
+    """Hashes as text; of more than `MOST`, the smallest, a uniform sample that tells its own share."""
+    return base64.b64encode(np.unique(found)[:MOST].astype("<u8").tobytes()).decode()
+
+
+def kept_share(hashes: Digests) -> float:
+    """Which part of the inputs' hashes `unpack` gave: of hashes, numbers below 2^64, all up to the largest are kept."""
+    return 1.0 if len(hashes) < MOST else (float(hashes[-1]) + 1) / 2.0**64
 
 
 def unpack(metadata: Mapping[str, str], key: str) -> Digests:
-    """The inverse; none where a file keeps none.
+    """What `pack` kept, ascending; none where a file keeps none.
 
     Raises:
         InputError: Something else was stored.
@@ -63,10 +95,15 @@ def unpack(metadata: Mapping[str, str], key: str) -> Digests:
         raise InputError(
             f"reading what a detector has seen: expected up to {MOST:,} hashes, found {len(content)} bytes"
         )
-    return np.frombuffer(content, "<u8")
+    return np.unique(np.frombuffer(content, "<u8"))
 
 
-def count_seen(metadata: Mapping[str, str], inputs: NDArray[Any]) -> int:
-    """How many inputs a detector was fitted or calibrated on."""
-    known = np.concatenate([unpack(metadata, key) for key in (FITTED, CALIBRATED)])
-    return int(np.isin(digests(inputs), known).sum())
+def count_seen(metadata: Mapping[str, str], hashes: Digests) -> int | None:
+    """How many inputs a detector was fitted or calibrated on; an estimate where it keeps a part of its hashes.
+
+    None where the file keeps none.
+    """
+    kept = [found for key in (FITTED, CALIBRATED) if len(found := unpack(metadata, key))]
+    if not kept:
+        return None
+    return min(len(hashes), sum(round(int(np.isin(hashes, part).sum()) / kept_share(part)) for part in kept))
