@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from sparsense.benchmark.bench import (
     holm,
     result_rows,
 )
+from sparsense.benchmark.bench_tables import _difference
 from sparsense.calibrate import calibrate
 from sparsense.errors import InputError
 
@@ -94,6 +97,19 @@ def test_differences_are_paired_and_signed() -> None:
 def test_a_detector_against_itself_is_not_distinguishable() -> None:
     (row,) = difference_rows([contestant("a", 1.0), contestant("b", 1.0)], resamples=50)
     assert (row.auroc, row.p, row.p_adjusted, row.verdict) == (0, 1, 1, "not distinguishable")
+
+
+def test_a_single_anomaly_leaves_the_test_out() -> None:
+    pairs = []
+    for seed in range(2):
+        one = contestant("ab"[seed], 1.0, seed=seed)
+        pairs.append(replace(one, anomalous={**one.anomalous, "one": Judged.of([9.0 * seed], [True])}))
+    many, single = difference_rows(pairs, resamples=50)
+    assert (single.dataset, single.p, single.p_adjusted) == ("one", None, None)
+    assert single.auroc > 0
+    assert single.verdict == "not distinguishable"
+    assert many.p_adjusted == many.p
+    assert _difference(single)[-3:-1] == ["–", "–"]
 
 
 def test_all_pairs_on_all_sets_share_one_adjustment() -> None:

@@ -122,6 +122,13 @@ def test_inputs_unlike_the_calibration_are_recognised() -> None:
     assert row["seen"] is None
 
 
+def test_thresholds_per_class_have_no_interval_of_their_own() -> None:
+    row = {"threshold": 95.0, "n": 99, "interval": [0.0, 0.1], "pooled": False}
+    write_detector(Path("c.onnx"), card=CARD | {"calibration": {**CARD["calibration"], "classes": [row, row]}})
+    (found,) = rows(bench("c.onnx", "--in-distribution", "usual.npy", "--no-latency", "--json"), "detectors")
+    assert (found["per_class"], found["expected_interval"], found["realised_p"]) == (True, None, None)
+
+
 def test_inputs_that_made_the_detector_are_counted(folder: Path) -> None:
     import onnx
 
@@ -167,6 +174,23 @@ def test_sets_are_named_and_joined() -> None:
     ]  # fmt: skip
     with pytest.raises(InputError, match="no anomalous set can be called 'in-distribution'"):
         named_sets(["a"], ["in-distribution=b"])
+
+
+def test_files_of_one_name_are_two_sets() -> None:
+    found = named_sets(["u"], ["svhn/test.npz", "textures/test.npz", "test=c", "d.npy"])
+    assert [(part.name, part.inputs) for part in found[1:]] == [
+        ("svhn/test.npz", ["svhn/test.npz"]), ("textures/test.npz", ["textures/test.npz"]),
+        ("test", ["c"]), ("d", ["d.npy"]),
+    ]  # fmt: skip
+
+
+def test_a_path_that_exists_has_no_name() -> None:
+    Path("split=test").mkdir()
+    Path("split=test/p.npy").touch()
+    found = named_sets(["u"], ["split=test/p.npy", "split=test/absent.npy"])
+    assert [(part.name, part.inputs) for part in found[1:]] == [
+        ("p", ["split=test/p.npy"]), ("split", ["test/absent.npy"])
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

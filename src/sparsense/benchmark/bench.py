@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsense.benchmark.bench_card import BenchDifference, BenchResult
 from sparsense.benchmark.metrics import Array, detection_accuracy
-from sparsense.benchmark.uncertainty import Pair, compare, delong_p_value, estimate, wilson_interval
+from sparsense.benchmark.uncertainty import Pair, compare, estimate, known_p_value, wilson_interval
 from sparsense.errors import InputError
 
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95", "fpr95_anomalous")
@@ -103,9 +103,9 @@ def difference_rows(
         for dataset in (contestants[0].anomalous if contestants else ())
         for first, second in combinations(contestants, 2)
     ]
-    raw = [delong_p_value(first.pair(dataset), second.pair(dataset)) for dataset, first, second in cases]
+    raw = [known_p_value(first.pair(dataset), second.pair(dataset)) for dataset, first, second in cases]
     rows = []
-    for (dataset, first, second), p, adjusted in zip(cases, raw, holm(raw), strict=True):
+    for (dataset, first, second), p, adjusted in zip(cases, raw, _adjusted(raw), strict=True):
         found = compare(first.pair(dataset), second.pair(dataset), seed=seed, resamples=resamples)
         better = "better" if found["auroc"].value > 0 else "worse"
         rows.append(
@@ -119,10 +119,16 @@ def difference_rows(
                 fpr95_interval=found["fpr95"].interval,
                 p=p,
                 p_adjusted=adjusted,
-                verdict=better if adjusted < 0.05 else "not distinguishable",  # type: ignore[arg-type]
+                verdict=better if adjusted is not None and adjusted < 0.05 else "not distinguishable",  # type: ignore[arg-type]
             )
         )
     return rows
+
+
+def _adjusted(raw: Sequence[float | None]) -> list[float | None]:
+    """Holm's method over those that are known."""
+    known = iter(holm([p for p in raw if p is not None]))
+    return [None if p is None else next(known) for p in raw]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -28,7 +28,8 @@ class BenchDetector(Row):
         rate: Asked false-alarm rate.
         per_class: Whether each predicted class has a threshold of its own.
         calibration_n: Calibration inputs behind the threshold.
-        expected_interval: Where the rate of this very threshold lies given their number, with 95 % probability.
+        expected_interval: Where the rate of this very threshold lies given their number, with 95 % probability. None
+            where thresholds are per class.
         false_alarms: Of `n` in-distribution inputs.
         realised: Their share, with Wilson's interval.
         realised_p: Probability of at least so many false alarms if the inputs are like the calibration inputs. A small
@@ -46,7 +47,7 @@ class BenchDetector(Row):
     threshold: float
     per_class: bool
     calibration_n: Count
-    expected_interval: Interval
+    expected_interval: Interval | None
     false_alarms: Count
     n: Count
     realised: Share
@@ -92,7 +93,7 @@ class BenchDifference(Row):
     """`second` minus `first` on the same inputs.
 
     Args:
-        p: DeLong's p-value of equal AUROC.
+        p: DeLong's p-value of equal AUROC; None for a set of a single input.
         p_adjusted: The same by Holm's method over all rows: one of them is below 0.05 by chance in at most 5 % of runs.
     """
 
@@ -103,8 +104,8 @@ class BenchDifference(Row):
     auroc_interval: Interval
     fpr95: float
     fpr95_interval: Interval
-    p: Share
-    p_adjusted: Share
+    p: Share | None
+    p_adjusted: Share | None
     verdict: Literal["better", "worse", "not distinguishable"]
 
 

@@ -132,6 +132,12 @@ def delong_p_value(first: Pair, second: Pair) -> float:
     return math.erfc(difference / math.sqrt(2 * variance)) if variance > 0 else 0.0
 
 
+def known_p_value(first: Pair, second: Pair) -> float | None:
+    """DeLong's p-value; None where a set has a single input, of which no variance is known."""
+    alone = min(np.size(first.in_distribution), np.size(first.anomalous)) < 2
+    return None if alone else delong_p_value(first, second)
+
+
 def wilson_interval(successes: int, count: int, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, right also for few samples and for shares near 0 and 1.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,8 @@ def named_sets(in_distribution: Sequence[str], anomalous: Sequence[str]) -> list
 
     Args:
         in_distribution: Inputs, all of one set.
-        anomalous: `NAME=INPUTS`, or inputs that are called by their own name; equal names are one set.
+        anomalous: `NAME=INPUTS`, where equal names are one set; or inputs that are a set by themselves, called by the
+            name of their file, or by their whole path where another set has this name.
 
     Raises:
         InputError: Anomalies with nothing to be compared with.
@@ -57,13 +59,25 @@ def named_sets(in_distribution: Sequence[str], anomalous: Sequence[str]) -> list
     if anomalous and not in_distribution:
         raise InputError("comparing detectors: anomalies need inputs to be compared with; give --in-distribution")
     sets = {USUAL: list(in_distribution)}
-    for text in anomalous:
-        name, equals, inputs = text.partition("=")
-        key = name if equals else Path(text).stem or text
+    for key, inputs in _keyed(anomalous):
         if key == USUAL:
-            raise InputError(f"comparing detectors: no anomalous set can be called {USUAL!r}; got {text!r}")
-        sets.setdefault(key, []).append(inputs if equals else text)
+            raise InputError(f"comparing detectors: no anomalous set can be called {USUAL!r}; got {inputs!r}")
+        sets.setdefault(key, []).append(inputs)
     return [NamedSet(name, _without_stdin(inputs)) for name, inputs in sets.items()]
+
+
+def _keyed(anomalous: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and inputs of each text."""
+    divided = [_divided(text) for text in anomalous]
+    own = {inputs: Path(inputs).stem or inputs for _, inputs in divided}
+    taken = Counter([*{name for name, _ in divided if name}, *(own[inputs] for name, inputs in divided if not name)])
+    return [(name or (own[inputs] if taken[own[inputs]] == 1 else inputs), inputs) for name, inputs in divided]
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """Name and inputs; a path that exists has no name, whatever signs are in it."""
+    name, equals, inputs = text.partition("=")
+    return (name, inputs) if equals and not Path(text).exists() else ("", text)
 
 
 def _without_stdin(inputs: list[str]) -> list[str]:
@@ -159,7 +173,7 @@ def _detector_row(detector: ExportedDetector, name: str, judged: dict[str, Judge
         threshold=detector.threshold,
         per_class=per_class,
         calibration_n=asked["n"],
-        expected_interval=tuple(asked["interval"]),
+        expected_interval=None if per_class else tuple(asked["interval"]),
         false_alarms=alarms,
         n=len(usual),
         realised=alarms / len(usual),

@@ -50,7 +50,8 @@ def unseen(fit: Digests, calibration: Digests, *, name: str, fitted: str, share:
         about = f"{known.sum()}" if share == 1 else f"about {known.sum() + others:.0f}"
         raise CalibrationError(
             f"calibrating on {name!r}: expected inputs that the head was not fitted on, found {about} of "
-            f"{len(calibration)} also in {fitted!r}; the guarantee on the false-alarm rate needs unseen ones. Give others"
+            f"{len(calibration)} also in {fitted!r}; the guarantee on the false-alarm rate needs unseen ones. Give "
+            "others"
         )
     return ~known
 

@@ -24,7 +24,7 @@ from sparsense.benchmark.classification import brier_score, expected_calibration
 from sparsense.benchmark.joules import joules_per_call
 from sparsense.benchmark.latency import Latency, compare_latency
 from sparsense.benchmark.onnx_cost import load_time_ms, onnx_call, peak_memory
-from sparsense.benchmark.uncertainty import Pair, compare, delong_p_value, estimate, wilson_interval
+from sparsense.benchmark.uncertainty import Pair, compare, estimate, known_p_value, wilson_interval
 from sparsense.data import Dataset
 from sparsense.networks.network import Network, example_input
 from sparsense.pipeline.detectors import Attached, Variant, VariantName
@@ -140,7 +140,7 @@ def _result(variant: VariantName, attached: Attached, name: str, twin: Attached 
     if variant == "pruned" and twin is not None:
         before = _pair(twin, name)
         difference = compare(before, pair, metrics=("auroc",), seed=seed)["auroc"]
-        p_value = delong_p_value(before, pair)
+        p_value = known_p_value(before, pair)
         change = {
             "auroc_change": difference.value,
             "auroc_change_interval": difference.interval,

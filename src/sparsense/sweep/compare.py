@@ -182,9 +182,8 @@ def _judged(side: Side, dataset: str, threshold: float) -> Judged:
 def _separation(first: Contestant, second: Contestant, seed: int) -> Iterator[Difference]:
     for row in difference_rows([first, second], seed=seed):
         pairs = first.pair(row.dataset), second.pair(row.dataset)
-        yield _row(
-            "AUROC", row.dataset, [auroc(*pair) for pair in pairs], row.auroc, row.auroc_interval, p=row.p_adjusted
-        )
+        p = 1.0 if row.p_adjusted is None else row.p_adjusted  # a single input tells nothing apart
+        yield _row("AUROC", row.dataset, [auroc(*pair) for pair in pairs], row.auroc, row.auroc_interval, p=p)
         yield _row("FPR95", row.dataset, [fpr95(*pair) for pair in pairs], row.fpr95, row.fpr95_interval)
 
 
