@@ -20,6 +20,7 @@ from sparsense.benchmark.bench import (
     result_rows,
 )
 from sparsense.benchmark.bench_tables import _difference
+from sparsense.benchmark.numbers import NONE
 from sparsense.calibrate import calibrate
 from sparsense.errors import InputError
 
@@ -109,7 +110,7 @@ def test_a_single_anomaly_leaves_the_test_out() -> None:
     assert single.auroc > 0
     assert single.verdict == "not distinguishable"
     assert many.p_adjusted == many.p
-    assert _difference(single)[-3:-1] == ["–", "–"]
+    assert _difference(single)[-3:-1] == [NONE, NONE]
 
 
 def test_all_pairs_on_all_sets_share_one_adjustment() -> None:
