@@ -154,7 +154,7 @@ class ExportedDetector:
             InputError: Another type, dtype or shape; NaN or infinity; a threshold that is not a number; explanations
                 that the file does not have.
         """
-        self._check(inputs)
+        self.check(inputs)
         if explain and not self.explanations:
             raise InputError(f"{self.path.name} has no explanations: attach the head again, and ask for them (explain)")
         names = [*OUTPUTS, *(self.explanations if explain else [])]
@@ -202,7 +202,12 @@ class ExportedDetector:
             )
         return np.broadcast_to(np.asarray(threshold, np.float32), shape).copy()
 
-    def _check(self, inputs: object) -> None:
+    def check(self, inputs: object) -> None:
+        """Refuse what is no batch for this detector; numbers are not looked at.
+
+        Raises:
+            InputError: Another type, dtype or shape.
+        """
         wanted = f"{self.path.name} takes {self.takes}"
         if not isinstance(inputs, np.ndarray):
             raise InputError(f"{wanted}; got {type(inputs).__name__}: pass a numpy array")

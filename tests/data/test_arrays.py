@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparsense.data import arrays
+from sparsense.data.array_rows import array_shape
 from sparsense.data.arrays import npz_keys, read_npy, read_npz
 from sparsense.errors import InputError, UnsafeFileError
 
@@ -72,6 +73,26 @@ def test_a_header_that_promises_too_much_allocates_nothing(tmp_path):
     (tmp_path / "a.npy").write_bytes(header((10**8,)) + bytes(80))
     with pytest.raises(InputError, match="cut off: expected 800,000,000 bytes"):
         read_npy(tmp_path / "a.npy")
+
+
+def test_the_limit_is_that_of_a_file_not_of_an_array(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(600, np.uint8), b=np.zeros(600, np.uint8))
+    monkeypatch.setattr(arrays, "MAX_BYTES", 1000)
+    assert len(read_npz(tmp_path / "a.npz", ["b"])[0]) == 600
+    message = r"array 'b', is refused: 600 bytes, and 600 of the same file were read; the limit is 1,000"
+    with pytest.raises(UnsafeFileError, match=message):
+        read_npz(tmp_path / "a.npz", ["a", "b"])
+
+
+def test_negative_sizes_are_damage(tmp_path, monkeypatch):
+    """A product of sizes with a negative one is below every limit, and reading -8 bytes is reading all."""
+    np.save(tmp_path / "a.npy", np.zeros((8, 8), np.uint8))
+    content = (tmp_path / "a.npy").read_bytes().replace(b"(8, 8)", b"(-1,8)")
+    (tmp_path / "a.npy").write_bytes(content)
+    monkeypatch.setattr(arrays, "MAX_BYTES", 10)
+    for read in (read_npy, array_shape):
+        with pytest.raises(InputError, match=r"its header says the shape \(-1, 8\)"):
+            read(tmp_path / "a.npy")
 
 
 def test_the_limit_counts_what_comes_out_of_the_zip(tmp_path, monkeypatch):

@@ -19,10 +19,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from sparsense.cli import app
+from sparsense.data import array_rows as data_rows
 from sparsense.data.array_rows import array_rows, array_shape
 from sparsense.data.table_rows import csv_marks, csv_rows, parquet_rows
 from sparsense.errors import InputError, UnsafeFileError
-from sparsense.scoring.pieces import pieces
+from sparsense.runtime import ExportedDetector
+from sparsense.scoring import reading
+from sparsense.scoring.pieces import Piece, pieces
 from tiny_detectors import card, write_detector
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
@@ -198,6 +201,26 @@ def test_damaged_and_hostile_arrays_are_refused(folder: Path) -> None:
     np.save("number.npy", np.float32(3))
     with pytest.raises(InputError, match="single number"):
         array_shape(Path("number.npy"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_rows_of_another_shape_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed("bomb.npz", X=np.zeros((1, 5_000_000), np.float32))
+    monkeypatch.setattr(reading, "array_rows", lambda *_args, **_options: pytest.fail("it was read"))
+    with pytest.raises(InputError, match=r"takes float32 of shape \[N, 3\]; got float32 of shape \[1, 5000000\]"):
+        list(reading.read(Piece(("bomb.npz",)), ExportedDetector("d.onnx"), 64))
+
+
+@pytest.mark.usefixtures("folder")
+def test_rows_are_read_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_rows, "BATCH_BYTES", 30)  # of rows of 12 bytes
+    for file in (Path("x.npy"), Path("packed.npz"), Path("fortran.npy")):
+        found = list(array_rows(file, 64))
+        assert {len(part) for part in found} == {1, 2}
+        np.testing.assert_array_equal(np.concatenate(found), table())
+    monkeypatch.setattr(data_rows, "ROW_BYTES", 11)
+    with pytest.raises(UnsafeFileError, match=r"x.npy is refused: one row has 12 bytes; the limit is 11"):
+        list(array_rows(Path("x.npy"), 64))
 
 
 def test_a_short_row_of_a_table_is_named(folder: Path) -> None:

@@ -17,19 +17,31 @@ from sparsense.data.arrays import damage_named, existing_file, npz_keys, read_he
 from sparsense.errors import InputError, UnsafeFileError
 
 
+ROW_BYTES = 1 << 30
+"""Of one row."""
+BATCH_BYTES = 256 << 20
+"""Of several rows at a time."""
+
+
 def array_shape(path: Path) -> tuple[int, ...]:
-    """The shape of the inputs in a file; only its header is read.
+    """The shape of the inputs in a file; only its header is read."""
+    return outline(path).shape
+
+
+def outline(path: Path) -> NDArray[Any]:
+    """An array of the type and shape of the inputs in a file, all zeros, which takes no memory: only a header is read.
 
     Raises:
         InputError: No such file, no array of inputs in it, or damage.
         UnsafeFileError: Pickled objects.
     """
     with _opened(path) as (stream, size, name):
-        return _checked_header(stream, size, name)[0]
+        shape, _, dtype = _checked_header(stream, size, name)
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def array_rows(path: Path, size: int, *, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
-    """Rows `start` to `stop` of the inputs in a file, at most `size` at a time.
+    """Rows `start` to `stop` of the inputs in a file, at most `size` or 256 MiB at a time.
 
     Args:
         path: `.npy`, or `.npz` with inputs under one of `INPUT_KEYS`, or with a single array.
@@ -39,16 +51,17 @@ def array_rows(path: Path, size: int, *, start: int = 0, stop: int | None = None
 
     Raises:
         InputError: No such file, no array of inputs in it, or damage.
-        UnsafeFileError: Pickled objects.
+        UnsafeFileError: Pickled objects, or a row above 1 GiB.
     """
     with _opened(path) as (stream, bytes_, name):
         shape, fortran, dtype = _checked_header(stream, bytes_, name)
+        row = math.prod(shape[1:]) * dtype.itemsize
+        size = min(size, max(1, BATCH_BYTES // max(row, 1)))
         end = shape[0] if stop is None else min(stop, shape[0])
         if fortran:  # a row is scattered over the whole file
             whole = _in_fortran_order(path)
             yield from (whole[first : min(first + size, end)] for first in range(start, end, size))
             return
-        row = math.prod(shape[1:]) * dtype.itemsize
         stream.seek(start * row, 1)
         for first in range(start, end, size):
             count = min(size, end - first)
@@ -68,6 +81,10 @@ def _checked_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int,
     wanted = math.prod(shape) * dtype.itemsize
     if wanted > size - stream.tell():
         raise InputError(f"{name} is cut off: expected {wanted:,} bytes of numbers; the file holds fewer")
+    if shape[0] and wanted // shape[0] > ROW_BYTES:
+        raise UnsafeFileError(
+            f"{name} is refused: one row has {wanted // shape[0]:,} bytes; the limit is {ROW_BYTES:,}"
+        )
     return shape, fortran, dtype
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsense.data import images
-from sparsense.data.array_rows import array_rows
+from sparsense.data.array_rows import array_rows, outline
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.data.table_rows import Part, csv_rows, parquet_rows
 from sparsense.errors import InputError
@@ -43,6 +43,7 @@ def read(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]
 
 def _parts(piece: Piece, path: Path, detector: ExportedDetector, size: int) -> Iterator[NDArray[Any]]:
     if piece.kind in ARRAYS:
+        detector.check(outline(path))  # before a row of any size is read
         yield from array_rows(path, size, start=piece.start, stop=piece.stop)
         return
     if piece.kind == ".csv":
