@@ -1,9 +1,13 @@
 import contextlib
 import multiprocessing
+import stat
+import sys
+from pathlib import Path
 
 import pytest
 
-from sparsense.files import atomic_write
+from sparsense.errors import InputError
+from sparsense.files import atomic_write, check_place
 
 
 def write_half_and_stop(*paths):
@@ -54,8 +58,43 @@ def test_writing_nothing_is_an_error_that_leaves_no_file(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(IsADirectoryError, match="it is a folder"), atomic_write(tmp_path):
+    with pytest.raises(InputError, match="it is a folder; give a name in it"), atomic_write(tmp_path):
         pass
+    with pytest.raises(InputError, match="it is a folder; give a name in it"):
+        check_place(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_to_is_known_beforehand(tmp_path, monkeypatch):
+    check_place(tmp_path / "deep" / "er" / "a.onnx")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is no folder; choose another place"):
+        check_place(tmp_path / "file" / "a.onnx")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be written to"):
+        check_place(tmp_path / "a.onnx")
+
+
+def test_a_link_stays_and_leads_to_the_new_content(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    file, link = tmp_path / "elsewhere" / "v1.onnx", tmp_path / "current.onnx"
+    file.write_text("old")
+    link.symlink_to(Path("elsewhere") / "v1.onnx")
+    with atomic_write(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    assert not file.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["current.onnx", "elsewhere", "v1.onnx"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other permissions")
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_text("old")
+    path.chmod(0o640)
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def _write_many(path, letter):

@@ -18,14 +18,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name beside `path`; what was written to it takes the place of `path` at the end.
 
     When the block raises, or writes nothing, `path` stays as it was and nothing is left behind. Missing
-    folders are made. Nested blocks commit from the inside out, after all of them were written.
+    folders are made. Nested blocks commit from the inside out, after all of them were written. Where `path` is a link,
+    the file that it leads to is replaced; a file that is replaced keeps its permissions.
 
     Args:
         path: The file to write. The temporary name keeps its suffix, as some writers look at it.
 
     Raises:
         FileNotFoundError: The block ended without writing the file.
-        IsADirectoryError: `path` is a folder.
+        InputError: `path` is a folder.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -35,15 +36,36 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['card.json']
     """
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write the file {path}: it is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    _refuse_folder(path)
+    target = path.resolve() if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every system
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)  # noqa: PTH105 - the one call that is atomic on every system
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse, before any work is done, a file that could not be written at the end of it.
+
+    Raises:
+        InputError: `path` is a folder, or its folder cannot be written to.
+    """
+    path = Path(path)
+    _refuse_folder(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        found = "cannot be written to" if folder.is_dir() else "is no folder"
+        raise InputError(f"writing the file {path}: {folder} {found}; choose another place")
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"writing the file {path}: it is a folder; give a name in it, such as {path / 'file'}")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import attach_to_file, fit_head, verify
 from sparsense.detector.gradients import check_gradients
 from sparsense.detector.second_opinion import IN_DOUBLE, UNOPTIMISED, check_forward, second_opinion
-from sparsense.errors import ExportError, GraphError, UnknownNameError
+from sparsense.errors import ExportError, GraphError, InputError, UnknownNameError
 from sparsense.graph.original import Original
 from sparsense.heads import HEADS, make_head
 from sparsense.oracles import oracle_scores
@@ -60,6 +60,13 @@ def test_the_file_carries_a_card_that_says_where_everything_came_from(model: Pat
     assert found["parity"] == {"oracle": IN_DOUBLE, "inputs": 32, "tolerance": 1e-5}
     assert all(row["agrees"] for row in card["parity"]["rows"])
     assert all(row["agrees"] for row in verify(model.parent / "detector.onnx"))
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_fit(model: Path) -> None:
+    asked: list[str] = []
+    with pytest.raises(InputError, match="it is a folder; give a name in it"):
+        attach(model, "energy", output=model.parent, progress=lambda what, *_: asked.append(what))
+    assert not asked
 
 
 def test_calibration_inputs_that_repeat_fitting_inputs_are_left_out(model: Path) -> None:

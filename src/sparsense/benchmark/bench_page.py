@@ -8,15 +8,16 @@ from sparsense.benchmark.bench_card import BenchCard
 from sparsense.benchmark.bench_tables import tables
 from sparsense.benchmark.report import environment, verbatim
 from sparsense.errors import InputError
-from sparsense.files import atomic_write
+from sparsense.files import atomic_write, check_place
 
 SUFFIXES = (".json", ".md", ".html")
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse another kind of file before anything is measured."""
+    """Refuse another kind of file, or a place where none can be, before anything is measured."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"writing {path}: expected a file that ends with {', '.join(SUFFIXES)}; got {path.suffix!r}")
+    check_place(path)
 
 
 def write_bench(card: BenchCard, path: Path) -> None:

@@ -50,10 +50,11 @@ def quantise(
     needs that). Attach heads on outputs or features to the
     result; heads that take gradients need the float32 network.
     """
-    from sparsense.files import atomic_write
+    from sparsense.files import atomic_write, check_place
     from sparsense.quantise import Budget, quantise_if_better
     from sparsense.quantise.judge import Trial
 
+    check_place(output)
     shape = input_shape(model, None)
     see = preprocessing_of(shape, layout, scale, mean, std)
     read = partial(read_data, split="all", shape=shape, layout=layout.value, limit=None)

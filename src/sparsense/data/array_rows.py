@@ -16,7 +16,6 @@ from sparsense.data.array_files import INPUT_KEYS
 from sparsense.data.arrays import damage_named, existing_file, npz_keys, read_header, read_npz
 from sparsense.errors import InputError, UnsafeFileError
 
-
 ROW_BYTES = 1 << 30
 """Of one row."""
 BATCH_BYTES = 256 << 20

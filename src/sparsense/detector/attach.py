@@ -25,6 +25,7 @@ from sparsense.detector.gradients import TOLERANCE, check_gradients
 from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import held_out, left_out_named, properties
 from sparsense.errors import GraphError, SparsenseError
+from sparsense.files import check_place
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
@@ -87,10 +88,12 @@ def attach_to_file(
         The card, as inside the file, and how the file's scores compare (`parity.rows`).
 
     Raises:
+        InputError: The output cannot be written.
         CalibrationError: Too few calibration inputs that the head was not fitted on; the others are left out.
         GraphError: The model cannot be read, or the head cannot be attached to it; every node in the way is named.
         ExportError: A check failed; nothing is left behind.
     """
+    check_place(output)
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))

@@ -20,6 +20,7 @@ from sparsense.detector.file import PARITY_KEY, write_detector
 from sparsense.detector.fit import HeldOut
 from sparsense.detector.seen import CALIBRATED, FITTED, Digests, kept_share, left_out_named, pack, unpack, unseen
 from sparsense.errors import CalibrationError, InputError
+from sparsense.files import check_place
 from sparsense.graph.build import Builder
 from sparsense.graph.load import parse
 from sparsense.parity import Parity
@@ -62,6 +63,7 @@ def recalibrate(
         ...
         sparsense.errors.InputError: detector file missing.onnx does not exist
     """
+    check_place(output or path)
     detector = ExportedDetector(path)
     model = ir.from_proto(parse(path)[0])
     seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
