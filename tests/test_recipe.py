@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,17 @@ def test_preprocessing_becomes_the_class_that_networks_use() -> None:
     assert section.build() == Preprocessing(layout="NCHW", mean=(0.5,), std=(0.25,))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "cifar10-resnet20", "digits-learnt-mask"])
-def test_the_recipes_that_come_along_survive_a_round_trip(name: str) -> None:
-    text = (Path(__file__).parents[1] / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_that_come_along_survive_a_round_trip(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     recipe = read_recipe(text)
-    assert recipe.name == name
+    assert recipe.name.replace("_", "-") == path.stem
     assert read_recipe(recipe.to_yaml()) == recipe
+    asked = re.findall(r"recipes/([\w-]+)\.yaml", text)
+    assert not asked or path.stem in asked  # the command above it
 
 
 @settings(max_examples=25)

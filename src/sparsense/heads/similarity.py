@@ -26,19 +26,22 @@ def structural_map(op: Builder, x: ir.Value, y: ir.Value, *, window: int, value_
 
     With d = x - y and its mean m_d and variance v_d, SSIM = (1 - a) (1 - b), a = m_d^2 / (m_x^2 + m_y^2 + c1) and
     b = v_d / (v_x + v_y + c2): where images are nearly equal this has digits that 2 m_x m_y and covariances lose.
+    Variances are those of images less their own mean, for the same reason.
     """
 
     def mean(value: ir.Value) -> ir.Value:
         return op.AveragePool(value, kernel_shape=[window, window], strides=[1, 1])
 
-    def variance(value: ir.Value, of_mean: ir.Value) -> ir.Value:
-        return op.Max(op.Sub(mean(op.Mul(value, value)), op.Mul(of_mean, of_mean)), 0.0)
+    def square(value: ir.Value) -> ir.Value:
+        return op.Mul(value, value)
 
-    d = op.Sub(x, y)
-    mx, my, md = mean(x), mean(y), mean(d)
-    c1, c2 = (K1 * value_range) ** 2, (K2 * value_range) ** 2
-    a = op.Div(op.Mul(md, md), op.Add(op.Add(op.Mul(mx, mx), op.Mul(my, my)), c1))
-    b = op.Div(variance(d, md), op.Add(op.Add(variance(x, mx), variance(y, my)), c2))
+    def variance(value: ir.Value) -> ir.Value:
+        centred = op.Sub(value, op.ReduceMean(value, [2, 3], keepdims=1))
+        return op.Max(op.Sub(mean(square(centred)), square(mean(centred))), 0.0)
+
+    d, c1, c2 = op.Sub(x, y), (K1 * value_range) ** 2, (K2 * value_range) ** 2
+    a = op.Div(square(mean(d)), op.Add(op.Add(square(mean(x)), square(mean(y))), c1))
+    b = op.Div(variance(d), op.Add(op.Add(variance(x), variance(y)), c2))
     return op.Mul(op.Sub(op.Add(a, b), op.Mul(a, b)), 0.5)
 
 

@@ -70,8 +70,8 @@ class Victim:
         card = json.loads(model.metadata_props[CARD_KEY])
         if card["preprocessing"].get("columns"):
             raise InputError(
-                f"attacking {path}: it takes a table or series, numbers in units of their own and words; one radius for "
-                "all of them has no meaning"
+                f"attacking {path}: it takes a table or series, numbers in units of their own and words; one radius "
+                "for all of them has no meaning"
             )
         return cls(model, task=card.get("task", "classifier"))
 

@@ -104,18 +104,19 @@ def _structural(x: Tensor, y: Tensor, window: int) -> list[Tensor]:
 
     With d = x - x' and its mean m_d and variance v_d, SSIM = (1 - a) (1 - b), a = m_d^2 / (m_x^2 + m_x'^2 + c1) and
     b = v_d / (v_x + v_x' + c2): where images are nearly equal this has digits that 2 m_x m_x' and covariances lose.
+    Variances are those of images less their own mean, for the same reason.
     """
     _check_image(x, window)
 
     def mean(image: Tensor) -> Tensor:
         return functional.avg_pool2d(image, window, 1)
 
-    def variance(image: Tensor, of_mean: Tensor) -> Tensor:
-        return (mean(image * image) - of_mean * of_mean).clamp_min(0)
+    def variance(image: Tensor) -> Tensor:
+        centred = image - image.detach().mean((2, 3), keepdim=True)
+        return (mean(centred * centred) - mean(centred) ** 2).clamp_min(0)
 
-    mx, my, md = mean(x), mean(y), mean(x - y)
-    a = md * md / (mx * mx + my * my + K1**2)
-    b = variance(x - y, md) / (variance(x, mx) + variance(y, my) + K2**2)
+    a = mean(x - y) ** 2 / (mean(x) ** 2 + mean(y) ** 2 + K1**2)
+    b = variance(x - y) / (variance(x) + variance(y) + K2**2)
     return [((a + b - a * b) / 2).flatten(1)]
 
 
