@@ -19,6 +19,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sparsense.cli import app
+from sparsense.runtime import ExportedDetector
 
 Array = NDArray[np.float64]
 RANDOM = np.random.default_rng(0)
@@ -229,7 +230,10 @@ def test_sensitivity_profile(stranger: Stranger) -> None:
 
 
 def test_probabilities_are_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a name the labels come first: refused, with the choices; the probabilities are taken with a note."""
+    """Without a name the labels come first: refused, with the choices.
+
+    Probabilities that are asked for are refused by a head that takes them for logits; others take them with a note.
+    """
     monkeypatch.chdir(tmp_path)
     rows = np.random.default_rng(1).normal(size=(120, 4)).astype(np.float32)
     nodes = [
@@ -246,6 +250,11 @@ def test_probabilities_are_pointed_out(tmp_path: Path, monkeypatch: pytest.Monke
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 2
     assert refused.stderr.endswith("name one of: 'shares' (an output), 'raw' (what goes into Softmax)\n")
+    refused = CliRunner().invoke(app, [*command, "--output-name", "shares"])
+    assert refused.exit_code == 2
+    assert "fitting head 'energy': expected logits, found probabilities" in refused.stderr
+    assert refused.stderr.endswith("'shares' holds probabilities; the logits before them are 'raw': name that output\n")
+    command[3] = "sensnorm_profile"
     noted = CliRunner().invoke(app, [*command, "--output-name", "shares"])
     assert noted.exit_code == 0, noted.output
     assert noted.stderr.splitlines()[-1] == (
@@ -253,6 +262,36 @@ def test_probabilities_are_pointed_out(tmp_path: Path, monkeypatch: pytest.Monke
     )
     quiet = CliRunner().invoke(app, [*command, "--output-name", "raw"])
     assert "note:" not in quiet.stderr
+
+
+@pytest.mark.parametrize("squashing", ["LogSoftmax", "Sigmoid", "Softmax"])
+def test_the_logits_in_front_of_probabilities_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squashing: str
+) -> None:
+    """A file that answers with probabilities gives the detector of the file that answers with logits, and a note."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(1).normal(size=(120, 4)).astype(np.float32)
+    nodes, weights = [node("MatMul", ["x", "w"], ["raw"]), node(squashing, ["raw"], ["squashed"])], {"w": array(4, 3)}
+    for name, output in (("squashed.onnx", "squashed"), ("raw.onnx", "raw")):
+        proto = file(nodes, ["N", 4], 3, 18, weights)
+        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 3]))
+        onnx.save(proto, name)
+    np.savez("rows.npz", X=rows)
+    found = {}
+    for name in ("squashed.onnx", "raw.onnx"):
+        command = ["attach", name, "--head", "energy", "--data", "rows.npz", "--output", f"{name}.d.onnx"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        found[name] = ExportedDetector(f"{name}.d.onnx")(rows[:9])
+        if name == "raw.onnx":
+            assert "note:" not in result.stderr
+        else:
+            assert result.stderr.splitlines()[-1] == (
+                "note: 'squashed' holds probabilities; the logits before them, 'raw', were taken instead "
+                "(--output-name squashed keeps them)"
+            )
+    np.testing.assert_array_equal(found["squashed.onnx"].score, found["raw.onnx"].score)
+    np.testing.assert_allclose(found["squashed.onnx"].output, rows[:9] @ weights["w"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("squashing", ["LogSoftmax", "Sigmoid"])
@@ -267,7 +306,7 @@ def test_a_refusal_of_probabilities_names_the_logits(
     onnx.save(proto, "model.onnx")
     np.savez("rows.npz", X=np.random.default_rng(1).normal(size=(120, 4)).astype(np.float32))
     command = ["attach", "model.onnx", "--head", "knn", "--data", "rows.npz", "--output", "d.onnx"]
-    refused = CliRunner().invoke(app, command)
+    refused = CliRunner().invoke(app, [*command, "--output-name", "squashed"])
     assert refused.exit_code == 2
     assert refused.stderr.endswith(
         "'squashed' holds probabilities; the logits before them are 'raw': name that output\n"

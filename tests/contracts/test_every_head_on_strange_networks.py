@@ -20,6 +20,10 @@ WITHOUT_CLASSES = [  # compare an input with fitting data, or look at gradients 
     "gaia_z", "gram", "grood", "knn", "mahalanobis", "nci", "purview",
     "residual", "sensnorm", "sensnorm_gates", "sensnorm_profile", "sensnorm_profile_knn", "she",
 ]  # fmt: skip
+TAKE_LOGITS = [  # apply a softmax, or add logits up
+    "energy", "entropy", "fusion", "gen", "gram", "kl_matching", "low_dimensional_gradient", "max_logit", "msp", "odin",
+    "openmax", "purview", "temperature_scaling",
+]  # fmt: skip
 RANDOM = np.random.default_rng(0)
 DATA = Dataset("fit", RANDOM.normal(size=(200, 5)).astype(np.float32), np.zeros(200, int))
 
@@ -80,6 +84,38 @@ def test_a_score_that_never_changes_is_no_detector() -> None:
     scored = fitted("gaia_z", rows_network(3, "Tanh"))
     with pytest.raises(CalibrationError, match="'gaia_z': expected scores that differ, found 1 for all 200 inputs"):
         calibrated(scored, scored.judge(DATA.inputs), 0.05)
+
+
+def squashed(network: ForwardGraph, activation: str) -> ForwardGraph:
+    """The same with an activation behind the logits."""
+    network = network.copy()
+    network.output = network.op.call(activation, network.output, **({} if activation == "Sigmoid" else {"axis": 1}))[0]
+    return network
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_probabilities_are_not_taken_for_logits(name: str, activation: str) -> None:
+    """Heads on features find no last layer; those that compare gradients or activations have a score."""
+    network = squashed(rows_network(3), activation)
+    if name in TAKE_LOGITS:
+        with pytest.raises(InputError, match=f"fitting head '{name}': expected logits, found probabilities"):
+            fitted(name, network)
+        return
+    try:
+        scored = fitted(name, network)
+    except GraphError as error:
+        assert "expected the output to come from a fully connected layer" in str(error)  # noqa: PT017
+    else:
+        assert np.isfinite(scored.scores(DATA.inputs)).all()
+
+
+def test_a_loss_of_logits_is_no_loss_of_probabilities() -> None:
+    network = squashed(rows_network(3), "Softmax")
+    with pytest.raises(InputError, match="fitting head 'sensnorm': expected logits, found probabilities"):
+        fitted("sensnorm", network, loss="cross_entropy")
+    fitted("sensnorm", network, loss="logit")
+    fitted("energy", squashed(rows_network(3), "LogSoftmax"))  # logits, but for a constant
 
 
 def test_directions_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

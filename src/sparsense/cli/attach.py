@@ -116,6 +116,11 @@ def _tell(card: dict[str, Any], head: str, fitted: int) -> None:
 def _hints(card: dict[str, Any]) -> list[str]:
     """Heads are made for logits: where the file answers with probabilities, the user is told where its logits are."""
     network = card.get("network") or {}
+    if (given := network.get("given")) != network.get("output"):
+        found = (
+            f"note: {given!r} holds probabilities; the logits before them, {network['output']!r}, were taken instead"
+        )
+        return [f"{found} (--output-name {given} keeps them)"]
     if not network.get("logits") or card["task"] != "classifier":
         return []
     found = f"note: {network['output']!r} holds probabilities; heads expect the logits before them: "

@@ -29,7 +29,7 @@ from sparsense.files import check_place
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
-from sparsense.graph.outputs import choose_output, logits_before
+from sparsense.graph.outputs import choose_output, in_front_of_softmax, logits_before
 from sparsense.heads import Head
 
 PACKAGES = ("sparsense", "numpy", "onnx", "onnx-ir", "onnxruntime")
@@ -44,7 +44,8 @@ class AttachSettings:
         per_class: A threshold for each predicted class; see `calibrated`.
         detail: What the outputs `explanation` and `explanation_map` divide a score into, see `explained`; None: no
             such outputs.
-        output_name: The value of the model that is its answer, also one inside; default: the first output.
+        output_name: The value of the model that is its answer, also one inside; default: the first output, or the
+            logits in front of the Softmax or Sigmoid that it comes out of.
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
         tolerance: Largest relative error of the scores at which the file is kept.
     """
@@ -97,6 +98,9 @@ def attach_to_file(
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
+    given = model.graph.outputs[0]
+    if settings.output_name is None and _task(head) == "classifier":
+        model = in_front_of_softmax(model)
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
     answer = model.graph.outputs[0]
@@ -119,7 +123,7 @@ def attach_to_file(
         "options": head.options(),
         "learnt": head.learnt_numbers(),
         "task": network.task,
-        "network": {"output": answer.name, "logits": logits_before(answer)},
+        "network": {"output": answer.name, "logits": logits_before(answer), "given": given.name},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit), "calibration": {**_describe(given), "left_out": left_out}},

@@ -44,6 +44,17 @@ class Gelu(OpRun):
         return (x / 2 * (1 + np.vectorize(erf, otypes=[x.dtype])(x / sqrt(2))),)
 
 
+class GatherElements(OpRun):
+    """By any axis and any number of indices; onnx's own takes no axis counted from the end, and few indices."""
+
+    op_domain = ""
+
+    def _run(self, data: Array, indices: Array, axis: int | None = None) -> tuple[Array]:
+        axis = (axis or 0) % data.ndim
+        part = tuple(slice(None if i == axis else size) for i, size in enumerate(indices.shape))
+        return (np.take_along_axis(data[part], indices, axis),)
+
+
 class Double:
     """Some values of a model, all float32 arithmetic done in float64.
 
@@ -66,7 +77,7 @@ class Double:
         for tensor in proto.graph.initializer:
             if tensor.name in disturbed:
                 tensor.CopyFrom(numpy_helper.from_array(disturb(numpy_helper.to_array(tensor), random), tensor.name))
-        self._evaluator = ReferenceEvaluator(proto, new_ops=[Erf, Gelu])
+        self._evaluator = ReferenceEvaluator(proto, new_ops=[Erf, Gelu, GatherElements])
         self._input = proto.graph.input[0].name
 
     def __call__(self, inputs: Array) -> list[NDArray[np.float64]]:

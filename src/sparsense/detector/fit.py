@@ -17,6 +17,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
 from sparsense.errors import ExportError, InputError
 from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.outputs import PROBABILITIES, squashed_by
 from sparsense.graph.run import Session, stream
 from sparsense.heads.head import Head
 
@@ -128,6 +129,17 @@ def check_labels(network: ForwardGraph, data: Dataset) -> None:
         )
 
 
+def _check_logits(network: ForwardGraph, head: Head) -> None:
+    """Refuse probabilities where a head computes with logits: its score would mean something else."""
+    node = squashed_by(network.output)
+    if head.needs_logits and node is not None and node.op_type in PROBABILITIES:
+        raise InputError(
+            f"fitting head {head.name!r}: expected logits, found probabilities, for the network's output comes out of "
+            f"node {node.name!r} ({node.op_type}); take what goes into it as output, or choose a head that needs no "
+            "logits, such as sensnorm_profile"
+        )
+
+
 def fit_head(
     network: ForwardGraph,
     head: Head,
@@ -150,7 +162,8 @@ def fit_head(
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
 
     Raises:
-        InputError: The head needs labels and the data has none or wrong ones, or it is for another task.
+        InputError: The head needs labels and the data has none or wrong ones, it needs logits and the network answers
+            with probabilities, or it is for another task.
     """
     if head.needs_labels and data.labels is None:
         raise InputError(
@@ -161,6 +174,7 @@ def fit_head(
         raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
     if head.needs_labels:
         check_labels(network, data)
+    _check_logits(network, head)
     feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress, cache)
     head.prepare(network.copy(), feed)
     network = network.copy()

@@ -11,6 +11,7 @@ from sparsense.graph.load import without_maps
 from sparsense.reading import reading
 
 SQUASHING = ("LogSoftmax", "Sigmoid", "Softmax")  # behind these stand probabilities, in front of them logits
+PROBABILITIES = ("Sigmoid", "Softmax")  # a LogSoftmax answers with logits, but for a constant
 
 
 def choose_output(model: ir.Model, name: str | None = None, *, what: str = "the model") -> ir.Model:
@@ -54,12 +55,25 @@ def choices(model: ir.Model) -> list[str]:
 
 def logits_before(value: ir.Value) -> str | None:
     """The name of what a Softmax or Sigmoid turned into this value; None when it is not made by one."""
+    node = squashed_by(value)
+    return None if node is None or node.inputs[0] is None else node.inputs[0].name
+
+
+def squashed_by(value: ir.Value) -> ir.Node | None:
+    """The Softmax or Sigmoid, with or without logarithm, that this value comes out of."""
     node = value.producer()
     while node is not None and node.op_type in ("Cast", "Identity", "Reshape"):
         node = None if node.inputs[0] is None else node.inputs[0].producer()
-    if node is None or node.domain or node.op_type not in SQUASHING or node.inputs[0] is None:
-        return None
-    return node.inputs[0].name
+    return None if node is None or node.domain or node.op_type not in SQUASHING else node
+
+
+def in_front_of_softmax(model: ir.Model) -> ir.Model:
+    """The model with its logits as output, where it has a matrix of them and answers with probabilities."""
+    answer = model.graph.outputs[0]
+    logits = _values(model.graph).get(logits_before(answer))
+    if logits is None or not is_numbers(logits) or logits.shape is None or len(logits.shape) != 2:
+        return model
+    return choose_output(model, logits.name)
 
 
 def is_numbers(value: ir.Value) -> bool:

@@ -25,6 +25,7 @@ class Entropy(Head):
     """
 
     name = "entropy"
+    needs_logits = True
     learns = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:

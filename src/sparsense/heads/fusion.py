@@ -80,6 +80,7 @@ class Fusion(Head):
         self.members = [described(member) for member in members]
         self._heads = [made(member) for member in self.members]
         self.needs_labels = any(head.needs_labels for head in self._heads)
+        self.needs_logits = any(head.needs_logits for head in self._heads)
         self.differentiates = any(head.differentiates for head in self._heads)
         self.task = common_task(self._heads)
 

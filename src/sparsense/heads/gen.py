@@ -28,6 +28,7 @@ class GeneralisedEntropy(Head):
     """
 
     name = "gen"
+    needs_logits = True
     learns = False
 
     def __init__(self, *, gamma: float = 0.1, top: int = 100) -> None:

@@ -50,6 +50,7 @@ class GramMatrices(Head):
     """
 
     name = "gram"
+    needs_logits = True
 
     def __init__(
         self,

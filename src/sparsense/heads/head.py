@@ -42,6 +42,7 @@ class Head(ABC):
         name: What recipes call it.
         task: The kind of network it is for; `any` for both.
         needs_labels: Whether the fitting data must have labels.
+        needs_logits: Whether it takes the network's output for logits, which probabilities are not.
         learns: Whether it has statistics; False lets it score without fitting.
         differentiates: Whether it adds gradients of the network to the graph.
     """
@@ -49,6 +50,7 @@ class Head(ABC):
     name: ClassVar[str]
     task: str = "classifier"
     needs_labels: bool = False
+    needs_logits: bool = False
     learns: bool = True
     differentiates: bool = False
 

@@ -30,6 +30,7 @@ class KLMatching(Head):
     """
 
     name = "kl_matching"
+    needs_logits = True
 
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Logarithms of the probabilities."""

@@ -43,6 +43,7 @@ class LowDimensionalGradient(NearestNeighbours):
     """
 
     name = "low_dimensional_gradient"
+    needs_logits = True
     differentiates = True
 
     def __init__(self, *, layers: Sequence[str] | int | None = 3, k: int = 50, bank: int = 5000, seed: int = 0) -> None:

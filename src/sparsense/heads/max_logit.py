@@ -21,6 +21,7 @@ class MaximumLogit(Head):
     """
 
     name = "max_logit"
+    needs_logits = True
     learns = False
 
     def observe(self, network: ForwardGraph) -> ir.Value:

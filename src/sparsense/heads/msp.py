@@ -26,6 +26,7 @@ class MaximumSoftmaxProbability(Head):
     """
 
     name = "msp"
+    needs_logits = True
     learns = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:

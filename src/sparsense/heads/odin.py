@@ -34,6 +34,7 @@ class InputPerturbation(Head):
     """
 
     name = "odin"
+    needs_logits = True
     learns = False
     differentiates = True
 

@@ -40,6 +40,7 @@ class OpenMax(Head):
     """
 
     name = "openmax"
+    needs_logits = True
     needs_labels = True
 
     def __init__(self, *, alpha: int = 3, tail: int = 20) -> None:

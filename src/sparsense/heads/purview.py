@@ -34,6 +34,7 @@ class Purview(GaussianHead):
     """
 
     name = "purview"
+    needs_logits = True
     differentiates = True
 
     def __init__(self, *, layers: Sequence[str] | int | None = None, shrinkage: float = 1e-2) -> None:

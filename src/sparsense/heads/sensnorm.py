@@ -74,6 +74,7 @@ class SensNorm(Head):
         self.reference = one_of("reference", reference, ("train", "none"))
         self.signed, self.layers = flag("signed", signed), layers
         self.loss = one_of("loss", loss, LOSSES)
+        self.needs_logits = loss != "logit"
         self.sensitivity = one_of("sensitivity", sensitivity, ("elasticity", "crop"))
         if self.sensitivity == "crop" and self.structure == "channel":
             raise ValueError("sensitivity 'crop' is one of weights: structure must be 'weight'; got 'channel'")

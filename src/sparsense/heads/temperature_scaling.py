@@ -33,6 +33,7 @@ class TemperatureScaling(Head):
     """
 
     name = "temperature_scaling"
+    needs_logits = True
     needs_labels = True
 
     def observe(self, network: ForwardGraph) -> ir.Value:
