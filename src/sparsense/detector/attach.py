@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sparsense.detector.close import calibrated
 from sparsense.detector.explain import Detail, check_explanation, explained
 from sparsense.detector.file import parity_inputs, write_detector
 from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
-from sparsense.detector.gradients import TOLERANCE, check_gradients
+from sparsense.detector.gradient_opinion import gradient_opinion
 from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import held_out, left_out_named, properties
 from sparsense.errors import GraphError, SparsenseError
@@ -210,11 +211,10 @@ def _forward(
         return check_forward(network, original, preprocessing, inputs) | {"with": note}
 
 
-def _gradients(head: Head, network: ForwardGraph, inputs: Array) -> dict[str, dict[str, float]]:
-    if not head.differentiates:
-        return {}
-    layers = head.options().get("layers")
-    return {"gradient": {"error": check_gradients(network, inputs[:4], layers=layers), "tolerance": TOLERANCE}}
+def _gradients(head: Head, network: ForwardGraph, inputs: Array) -> dict[str, dict[str, Any]]:
+    """Those that the head looks at, against finite differences."""
+    layers = [glob.escape(layer.name) for layer in head.differentiated(network.copy())]
+    return {"gradient": gradient_opinion(network, inputs[:4], layers=layers)} if layers else {}
 
 
 def _describe(data: Dataset) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
+from sparsense.autodiff import Layer
 from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
@@ -167,6 +168,11 @@ class Fusion(Head):
         if self.method == "cauchy":
             return cauchy(op, evidence)
         return op.ReduceSum(evidence, [1], keepdims=0)
+
+    def differentiated(self, network: ForwardGraph) -> list[Layer]:
+        """Those of all members, once each."""
+        found = {layer.name: layer for head in self._heads for layer in head.differentiated(network)}
+        return list(found.values())
 
     def state(self) -> dict[str, Array]:
         """The members' own statistics too, by number and name."""

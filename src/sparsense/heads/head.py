@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.autodiff import Layer, weighted_layers
 from sparsense.errors import NotFittedError, UnknownNameError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
@@ -88,6 +89,10 @@ class Head(ABC):
     def locate(self, network: ForwardGraph) -> ir.Value | None:  # noqa: ARG002
         """Add the nodes of a map `[N, H, W]` of where the score comes from; for heads that look at positions."""
         return None
+
+    def differentiated(self, network: ForwardGraph) -> list[Layer]:
+        """The layers whose gradients it looks at, so that these can be checked; the default: its option `layers`."""
+        return weighted_layers(network, layers=getattr(self, "layers", None)) if self.differentiates else []
 
     def state(self) -> dict[str, Array]:
         """What was learnt, by name; empty for a head without statistics."""
