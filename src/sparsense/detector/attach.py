@@ -99,7 +99,7 @@ def attach_to_file(
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
-    given = model.graph.outputs[0]
+    first = model.graph.outputs[0]
     if settings.output_name is None and _task(head) == "classifier":
         model = in_front_of_softmax(model)
     network = forward_graph(model, preprocessing, task=_task(head))
@@ -124,7 +124,7 @@ def attach_to_file(
         "options": head.options(),
         "learnt": head.learnt_numbers(),
         "task": network.task,
-        "network": {"output": answer.name, "logits": logits_before(answer), "given": given.name},
+        "network": {"output": answer.name, "logits": logits_before(answer), "given": first.name},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit), "calibration": {**_describe(given), "left_out": left_out}},
