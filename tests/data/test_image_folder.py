@@ -54,6 +54,40 @@ def test_splits_and_limit_open_only_what_they_choose(classes):
     assert set(load(classes, limit=3, seed=1).inputs[:, 0, 0, 0].tolist()) == chosen
 
 
+def test_classes_are_chosen_by_name_before_the_limit_and_nothing_else_is_opened(classes):
+    for file in (classes / "dog").iterdir():
+        file.write_bytes(b"damaged")
+    for chosen in ("cat", ["cat"], 0, [0]):
+        data = load(classes, classes=chosen, limit=4)
+        assert (len(data), set(data.labels), data.class_names) == (4, {0}, ("cat", "dog"))
+        assert data.name == f"{classes.name}/all (cat)"
+    for wrong in (["bird"], ["dog", 2], []):
+        with pytest.raises(InputError, match=r"has the labels 0 \(cat\), 1 \(dog\)"):
+            load(classes, classes=wrong)
+    with pytest.raises(InputError, match="found a truth value; put quotes around a name"):
+        load(classes, classes=[False])  # as YAML reads `no`
+    with pytest.raises(InputError, match="needs labels"):
+        load(classes / "cat", classes=["cat"])
+
+
+def test_labels_follow_the_names_of_another_folder(tmp_path):
+    for value, name in enumerate(("a", "b", "c")):
+        for part in ("train", "test"):
+            (tmp_path / part).mkdir(exist_ok=True)
+            if (part, name) != ("test", "b"):
+                paint(tmp_path / part / name / "1.png", value)
+    train, test = load(tmp_path / "train"), load(tmp_path / "test")
+    assert test.labels.tolist() == [0, 1]
+    alike = test.named_like(train)
+    assert (alike.labels.tolist(), alike.class_names) == ([0, 2], ("a", "b", "c"))
+    assert alike.subset([1]).class_names == train.class_names
+    with pytest.raises(
+        InputError, match=r"'train/all' has the classes b, which 'test/all' does not have \(it has a, c\)"
+    ):
+        train.named_like(test)
+    assert train.named_like(load(tmp_path / "train" / "a")) is train  # a flat folder has no names
+
+
 @pytest.mark.parametrize("content", [b"", b"damaged"])
 def test_a_bad_image_is_named(classes, content):
     (classes / "dog" / "4.png").write_bytes(content)

@@ -67,9 +67,11 @@ def test_splits_are_asked_for_where_there_is_a_choice():
 def test_classes_that_are_not_there():
     data = Dataset("x", np.zeros((3, 1), np.float32), np.array([0, 1, 1]))
     assert len(prepare(data, classes=[1])) == len(prepare(data, classes=1)) == 2
-    for classes in ([1, 7], []):
+    for classes in ([1, 7], [], ["good"]):
         with pytest.raises(InputError, match="has the labels 0, 1"):
             prepare(data, classes=classes)
+    with pytest.raises(InputError, match="has the labels -1, 0"):
+        prepare(Dataset("x", data.inputs, np.array([0, -1, 0])), classes="bad")
     with pytest.raises(InputError, match="has none"):
         prepare(Dataset("x", data.inputs), classes=[0])
 

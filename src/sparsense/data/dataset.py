@@ -24,6 +24,7 @@ class Dataset:
         columns: Of a table with words and gaps: what its numbers stand for. Gaps are NaN then, and allowed.
         spans: Of windows of a series: `[N, 2]`, the first time step of each and the one after its last; windows that
             share a step are no separate samples.
+        class_names: Of the labels 0, 1, ..., where they have names.
 
     Raises:
         InputError: Another dtype or number of axes, no samples, NaN or infinity, labels of another length.
@@ -38,6 +39,7 @@ class Dataset:
     labels: NDArray[np.int64] | None = None
     columns: tuple[Column, ...] = ()
     spans: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_inputs(self.name, self.inputs, gaps=bool(self.columns))
@@ -59,6 +61,31 @@ class Dataset:
             which = draw(len(self), which, seed)
         labels, spans = (None if part is None else part[which] for part in (self.labels, self.spans))
         return replace(self, inputs=self.inputs[which], labels=labels, spans=spans)
+
+    def named_like(self, other: Dataset) -> Dataset:
+        """The same samples with the labels that their classes have in another data set; without names nothing changes.
+
+        Raises:
+            InputError: A class that the other one does not have.
+
+        Example:
+            >>> inputs, test = np.zeros((2, 1), np.float32), np.zeros((1, 1), np.float32)
+            >>> train = Dataset("train", inputs, np.array([0, 1]), class_names=("a", "b"))
+            >>> Dataset("test", test, np.array([0]), class_names=("b",)).named_like(train).labels
+            array([1])
+        """
+        names = other.class_names
+        if self.labels is None or not self.class_names or not names:
+            return self
+        found = {label: self.class_names[label] for label in np.unique(self.labels)}
+        if absent := [name for name in found.values() if name not in names]:
+            raise InputError(
+                f"dataset {self.name!r} has the classes {', '.join(absent)}, which {other.name!r} does not have (it "
+                f"has {', '.join(names)}); choose others with classes, such as classes: [{names[0]}], or measure them "
+                "as anomalies"
+            )
+        labels = np.array([names.index(found[label]) for label in self.labels], np.int64)
+        return replace(self, labels=labels, class_names=names)
 
     def sha256(self) -> str:
         """SHA-256 over dtype, shape and bytes of the inputs, then of the labels; the name does not count."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsense.data.classes import Classes, in_classes
 from sparsense.data.dataset import Dataset, draw
 from sparsense.data.images import Size, checked_size, read_image
 from sparsense.data.sources import source
@@ -26,13 +27,17 @@ def image_folder(
     path: str,
     size: Size,
     channels: int = 3,
+    classes: Classes | None = None,
     limit: int | None = None,
     seed: int = 0,
     shares: Sequence[float] = SHARES,
 ) -> Dataset:
     """A folder of images: one subfolder per class (labels in the order of their names), or flat, unlabelled.
 
-    Only the images that `split` and `limit` choose are opened. Files with other endings than those of images
+    Labels of two folders need not mean the same: in `test/broken`, `test/good` the good ones have 1, in `train/good` 0.
+    So name classes; in a recipe, calibration and test get the labels that the names have in train.
+
+    Only the images that `split`, `classes` and `limit` choose are opened. Files with other endings than those of images
     are skipped, as is everything whose name begins with a dot.
 
     Args:
@@ -40,6 +45,7 @@ def image_folder(
         path: The folder.
         size: All images are resized to it: the side of a square, or (height, width).
         channels: 3 (RGB) or 1 (grey).
+        classes: Only these subfolders, by name or by label; they are then part of the data set's name.
         limit: At most so many images, drawn at random.
         seed: Of that draw.
         shares: Of train, calibration and test.
@@ -49,8 +55,12 @@ def image_folder(
         UnsafeFileError: An image or all together above a limit of size.
     """
     folder = Path(path)
-    files, labels = list_images(folder)
+    files, labels, names = list_images(folder)
     chosen = split_indices(np.zeros(len(files), np.int64) if labels is None else labels, split, shares)
+    name = f"{folder.name}/{split}"
+    if classes is not None:
+        chosen = chosen[in_classes(None if labels is None else labels[chosen], classes, names, dataset=name)]
+        name = f"{name} ({', '.join(sorted({files[index].parent.name for index in chosen}))})"
     if limit is not None:
         chosen = chosen[draw(len(chosen), limit, seed)]
     height, width = checked_size(size)
@@ -61,11 +71,11 @@ def image_folder(
             f"{MAX_BYTES:,}. Choose a smaller size or a limit."
         )
     pixels = np.stack([read_image(files[i], (height, width), channels) for i in chosen])
-    return Dataset(f"{folder.name}/{split}", pixels, None if labels is None else labels[chosen])
+    return Dataset(name, pixels, None if labels is None else labels[chosen], class_names=names)
 
 
-def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None]:
-    """The image files of a folder in the order of their names, and their labels if it has subfolders."""
+def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None, tuple[str, ...]]:
+    """The image files of a folder in the order of their names, and their labels and names if it has subfolders."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
@@ -82,9 +92,10 @@ def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None]:
     if not loose and not groups:
         raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)})")
     if not groups:
-        return loose, None
+        return loose, None, ()
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    return [file for group in groups for file in group], labels.astype(np.int64)
+    names = tuple(subfolder.name for subfolder in subfolders)
+    return [file for group in groups for file in group], labels.astype(np.int64), names
 
 
 def _images_in(folder: Path) -> list[Path]:

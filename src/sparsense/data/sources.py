@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from sparsense.data.classes import Classes, in_classes
 from sparsense.data.dataset import Dataset
 from sparsense.data.images import Size, resize
 from sparsense.errors import InputError, UnknownNameError
@@ -83,7 +82,7 @@ class Source:
 def prepare(
     dataset: Dataset,
     *,
-    classes: int | Sequence[int] | None = None,
+    classes: Classes | None = None,
     limit: int | None = None,
     seed: int = 0,
     size: Size | None = None,
@@ -93,29 +92,19 @@ def prepare(
 
     Args:
         dataset: What the source loaded.
-        classes: Only samples with these labels, such as `[0]` for the normal part of a labelled set.
+        classes: Only samples with these labels, such as `[0]` for the normal part of a labelled set, or of these names.
         limit: At most so many samples, drawn at random and kept in order.
         seed: Of that draw.
         size: Images of another size are resized to it: the side of a square, or (height, width).
         channels: 1 or 3: images are converted to grey or to RGB.
     """
     if classes is not None:
-        dataset = _of_classes(dataset, [classes] if isinstance(classes, int) else classes)
+        dataset = dataset.subset(in_classes(dataset.labels, classes, dataset.class_names, dataset=dataset.name))
     if limit is not None:
         dataset = dataset.subset(limit, seed=seed)
     if size is not None or channels is not None:
-        dataset = Dataset(dataset.name, resize(dataset.inputs, size, channels), dataset.labels)
+        dataset = replace(dataset, inputs=resize(dataset.inputs, size, channels))
     return dataset
-
-
-def _of_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    if dataset.labels is None:
-        raise InputError(f"classes={list(classes)} needs labels, and dataset {dataset.name!r} has none")
-    absent = sorted(set(classes) - set(dataset.labels.tolist()))
-    if absent or not classes:
-        found = ", ".join(map(str, np.unique(dataset.labels)))
-        raise InputError(f"classes={list(classes)}: dataset {dataset.name!r} has the labels {found}")
-    return dataset.subset(np.isin(dataset.labels, list(classes)))
 
 
 def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -58,10 +58,11 @@ def load_data(recipe: Recipe, data_root: str | None) -> RunData:
         InputError: A set is missing, shaped unlike the training set, or shares samples with one that it must not.
     """
     root = first_data_root(data_root, recipe.data_root)
+    train = _load(recipe.data.train, root, recipe.seed)
     data = RunData(
-        _load(recipe.data.train, root, recipe.seed),
-        _load(recipe.data.calibration, root, recipe.seed),
-        _load(recipe.data.test, root, recipe.seed),
+        train,
+        _load(recipe.data.calibration, root, recipe.seed).named_like(train),
+        _load(recipe.data.test, root, recipe.seed).named_like(train),
         {name: _load(section, root, recipe.seed) for name, section in recipe.data.anomalies.items()},
         *(
             None if section is None else _load(section, root, recipe.seed)

@@ -51,6 +51,7 @@ def train_reference(
     if recipe.train is None:
         raise RecipeError("there is nothing to train: the recipe has no section 'train'", key="train")
     data = {split: _load(getattr(recipe.data, split), recipe, data_root) for split in ("train", "calibration", "test")}
+    data = {split: part.named_like(data["train"]) for split, part in data.items()}
     others = {key: getattr(recipe.data, key) for key in ("outliers", "validation_anomalies")}
     loaded = {key: section and _load(section, recipe, data_root) for key, section in others.items()}
     network = initial_network(recipe).for_columns(data["train"].columns)
