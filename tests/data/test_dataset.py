@@ -106,3 +106,9 @@ def test_every_run_of_the_stratified_order_has_the_shares_of_the_whole(labels, s
     classes, sizes = np.unique(labels, return_counts=True)
     for label, size in zip(classes, sizes, strict=True):
         assert abs((run == label).sum() - len(run) * size / len(labels)) <= len(classes)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_without_a_name_are_refused_where_classes_have_names(label):
+    with pytest.raises(InputError, match=rf"expected the labels 0 to 1 of the classes a, b; found {label}"):
+        Dataset("bad", np.zeros((2, 1), np.float32), np.array([0, label]), class_names=("a", "b"))

@@ -140,6 +140,24 @@ def test_a_network_of_another_width_is_refused_by_the_names_of_the_features(fold
         run_recipe(recipe(path, **{"network.options.features": 3}), output=tmp_path / "run")
 
 
+@pytest.mark.parametrize("split", ["train", "calibration", "test"])
+def test_rows_labelled_anomalous_are_refused_where_normal_ones_belong(split, folder):
+    path, key = folder.parent / "parts.csv", f"data.{split}.options.classes"
+    with pytest.raises(InputError, match=rf"loading data\.{split}: expected normal samples, found \d+ of \d+ labelled"):
+        load_data(recipe(path, **{key: [0, 1]}), None)
+    by_name = load_data(recipe(path, **{key: ["normal"]}), None)
+    assert not by_name.train.labels.any()
+
+
+def test_labels_of_any_meaning_are_no_anomalies(folder):
+    numbered = folder.parent / "numbered.csv"
+    text = (folder.parent / "parts.csv").read_text()
+    numbered.write_text(text.replace(",bad\n", ",1\n").replace(",good\n", ",0\n"))
+    changes = {f"data.{part}.options.normal": None for part in ("train", "calibration", "test")}
+    made = recipe(numbered, **changes, **{"data.train.options.classes": [0, 1], "data.anomalies": {}})
+    assert load_data(made, None).train.labels.any()  # such as classes to tell apart
+
+
 def test_sets_that_are_encoded_otherwise_are_refused(folder, tmp_path):
     path, other = folder.parent / "parts.csv", write_table(tmp_path / "other.csv", rows=120)
     changes = {"data.test.options.path": str(other)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.dataset import Dataset
 from sparsense.data.published import read_published
 from sparsense.data.root import available, data_file
@@ -46,4 +48,4 @@ def adbench(
     whole = read_published(f"adbench/{table}", file, data_root, keys=("X", "y"))
     if unique:
         whole = whole.subset(first_of_equals(whole.inputs))
-    return take_split(whole, split, shares)
+    return take_split(replace(whole, class_names=NORMAL_OR_NOT), split, shares)

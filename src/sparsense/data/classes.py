@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sparsense.errors import InputError
 
 Classes = int | str | Sequence[int | str]
+NORMAL_OR_NOT = ("normal", "anomalous")
+"""The classes of sets whose labels say what is anomalous."""
 
 
 def in_classes(

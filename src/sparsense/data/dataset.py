@@ -45,6 +45,7 @@ class Dataset:
         _check_inputs(self.name, self.inputs, gaps=bool(self.columns))
         if self.labels is not None:
             object.__setattr__(self, "labels", _checked_labels(self.name, self.labels, len(self.inputs)))
+            _check_names(self.name, self.labels, self.class_names)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -75,7 +76,7 @@ class Dataset:
             array([1])
         """
         names = other.class_names
-        if self.labels is None or not self.class_names or not names:
+        if self.labels is None or not self.class_names or not names or names == self.class_names:
             return self
         found = {label: self.class_names[label] for label in np.unique(self.labels)}
         if absent := [name for name in found.values() if name not in names]:
@@ -157,3 +158,12 @@ def _checked_labels(name: str, labels: NDArray[Any], count: int) -> NDArray[np.i
     if labels.dtype.kind not in "iub":
         raise InputError(f"dataset {name!r}: expected whole numbers as labels; found {labels.dtype}")
     return labels.astype(np.int64)
+
+
+def _check_names(name: str, labels: NDArray[np.int64], names: tuple[str, ...]) -> None:
+    wrong = np.setdiff1d(labels, np.arange(len(names))) if names else labels[:0]
+    if len(wrong):
+        raise InputError(
+            f"dataset {name!r}: expected the labels 0 to {len(names) - 1} of the classes {', '.join(names)}; "
+            f"found {wrong[0]}"
+        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparsense.data.arrays import read_npz
+from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.dataset import Dataset, shuffled
 from sparsense.data.published import read_published
 from sparsense.data.root import data_file
@@ -74,7 +77,8 @@ def toycar(split: str, *, data_root: str | None = None, frames: int = 5) -> Data
     count, steps = int(chosen.sum()), clips.shape[1]
     begins = (np.arange(count)[:, None] * steps + np.arange(steps - frames + 1)).ravel()
     spans = np.stack([begins, begins + frames], axis=1)
-    return Dataset(f"toycar/{split}", rows, np.repeat(labels[chosen].astype(np.int64), len(rows) // count), spans=spans)
+    marks = np.repeat(labels[chosen].astype(np.int64), len(rows) // count)
+    return Dataset(f"toycar/{split}", rows, marks, spans=spans, class_names=NORMAL_OR_NOT)
 
 
 def sliding_windows(
@@ -87,10 +91,14 @@ def sliding_windows(
 
 def _defects(name: str, split: str, file: str, data_root: str | None) -> Dataset:
     if split == "test":
-        return read_published(f"{name}/test", file, data_root, keys=("test_images", "test_labels"))
+        return replace(
+            read_published(f"{name}/test", file, data_root, keys=("test_images", "test_labels")),
+            class_names=NORMAL_OR_NOT,
+        )
     path = data_file(file, source=name, data_root=data_root)
     (images,) = read_npz(path, ["train_images"])
     order = shuffled(len(images), 0)
     cut = round(len(images) * _CALIBRATION_SHARE)
     chosen = np.sort(order[:cut] if split == "calibration" else order[cut:])
-    return Dataset(f"{name}/{split}", images[chosen], np.full(len(chosen), GOOD, np.int64))
+    labels = np.full(len(chosen), GOOD, np.int64)
+    return Dataset(f"{name}/{split}", images[chosen], labels, class_names=NORMAL_OR_NOT)

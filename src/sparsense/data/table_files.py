@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, words
 from sparsense.data.dataset import Dataset
 from sparsense.data.sources import source
@@ -59,7 +60,8 @@ def table(
     teaching = (columns, labels) if like is None else read_labelled(like, label, normal, drop, unique=unique)
     encoding = _encoding(*teaching, shares)
     inputs = encoding.codes(_taken(columns, rows))
-    return Dataset(f"{Path(path).stem}/{split}", inputs, None if labels is None else labels[rows], encoding.columns)
+    name, own = f"{Path(path).stem}/{split}", None if labels is None else labels[rows]
+    return Dataset(name, inputs, own, encoding.columns, class_names=() if normal is None else NORMAL_OR_NOT)
 
 
 def read_labelled(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsense.data.arrays import npz_keys, read_npz
+from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.dataset import Dataset
 from sparsense.data.root import data_file
 from sparsense.data.sources import source
@@ -89,7 +90,7 @@ def windows(name: str, values: NDArray[Any], labels: NDArray[Any], length: int, 
     rows = cut if cut.ndim == 2 else cut.swapaxes(1, 2).reshape(len(cut), -1)
     begins = np.arange(0, len(values) - length + 1, step)
     spans = np.stack([begins, begins + length], axis=1)
-    return Dataset(name, rows.astype(np.float32), np.asarray(touched, np.int64), spans=spans)
+    return Dataset(name, rows.astype(np.float32), np.asarray(touched, np.int64), spans=spans, class_names=NORMAL_OR_NOT)
 
 
 def _check_series(kind: str, name: str, known: set[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsense.benchmark.card import DataSet
 from sparsense.data import SOURCES, Dataset
+from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.digests import digests
 from sparsense.data.root import first_data_root
 from sparsense.errors import InputError
@@ -55,7 +56,8 @@ def load_data(recipe: Recipe, data_root: str | None) -> RunData:
         data_root: The root given on the command line.
 
     Raises:
-        InputError: A set is missing, shaped unlike the training set, or shares samples with one that it must not.
+        InputError: A set is missing, shaped unlike the training set, holds samples that are labelled anomalous where
+            normal ones belong, or shares samples with a set that it must not.
     """
     root = first_data_root(data_root, recipe.data_root)
     train = _load(recipe.data.train, root, recipe.seed)
@@ -70,6 +72,7 @@ def load_data(recipe: Recipe, data_root: str | None) -> RunData:
         ),
     )
     _check_shapes(data)
+    _check_normal(data)
     _check_disjoint(data)
     return data
 
@@ -97,6 +100,18 @@ def _check_shapes(data: RunData) -> None:
             raise InputError(
                 f"loading data.{name}: its words and numbers are encoded otherwise than those of data.train; take both "
                 "from one file, or name the training file with the option like"
+            )
+
+
+def _check_normal(data: RunData) -> None:
+    """What is labelled anomalous would be learnt as normal, raise the threshold, or count as a false alarm."""
+    for name, part in (("train", data.train), ("calibration", data.calibration), ("test", data.test)):
+        if part.labels is None or part.class_names != NORMAL_OR_NOT:
+            continue
+        if wrong := int((part.labels != 0).sum()):
+            raise InputError(
+                f"loading data.{name}: expected normal samples, found {wrong} of {len(part)} labelled anomalous; "
+                "choose the others with the option classes: [0]"
             )
 
 
