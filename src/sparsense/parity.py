@@ -50,6 +50,19 @@ class Parity:
         np.savez(buffer, inputs=self.inputs, scores=self.scores, oracle=self.oracle, tolerance=self.tolerance)
         return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode()
 
+    def without(self, which: NDArray[np.bool_]) -> Parity:
+        """All but some of the inputs.
+
+        Raises:
+            ExportError: None would be left.
+        """
+        if which.all():
+            raise ExportError(
+                "storing inputs for a later verification: expected random ones on which scores are steady, found none; "
+                "only real ones would be left, and these are not to be stored"
+            )
+        return Parity(self.inputs[~which], self.scores[~which], self.oracle, self.tolerance)
+
     @classmethod
     def unpack(cls, text: str) -> Parity:
         """The inverse of `pack`; a text that was tampered with, or that swells, is an InputError."""
@@ -193,6 +206,6 @@ def require(rows: Sequence[dict[str, Any]], *, what: str, oracle: str) -> None:
         raise ExportError(
             f"exporting {what}: expected scores within {worst['tolerance']:.0e} of the oracle ({oracle}), found a "
             f"relative error of {worst['error']:.1e} at batch {worst['batch']}; the file was not kept. "
-            "Raise export.tolerance only if such an error is harmless",
+            "Raise the tolerance (attach --tolerance; export.tolerance of a recipe) only if such an error is harmless",
             worst=worst["error"],
         )

@@ -100,11 +100,14 @@ def test_all_options_arrive(attached: dict[str, Any]) -> None:
         "--option", "temperature=2.5", "--mean", "0.1,0.2,0.3", "--std", "0.5",
         "--scale", "1", "--layout", "NCHW", "--false-alarm-rate", "0.01", "--limit", "12",
         "--per-class", "pool", "--explain", "--detail", "channels", "--cache", "kept",
+        "--tolerance", "1e-4", "--private",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert attached["options"] == {"temperature": 2.5}
     assert attached["preprocessing"] == Preprocessing("NCHW", "uint8", 1.0, (0.1, 0.2, 0.3), (0.5,))
-    assert attached["settings"] == AttachSettings(0.01, "pool", "channels", cache=Path("kept"))
+    assert attached["settings"] == AttachSettings(
+        0.01, "pool", "channels", cache=Path("kept"), tolerance=1e-4, private=True
+    )
     assert len(attached["fit"]) == 12
 
 

@@ -15,14 +15,17 @@ import pytest
 
 from sparsense.autodiff.rule import RULES, Rule
 from sparsense.data.dataset import Dataset
+from sparsense.data.digests import digests
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import attach_to_file, fit_head, verify
+from sparsense.detector import PARITY_KEY, AttachSettings, attach_to_file, fit_head, verify
 from sparsense.detector.gradients import check_gradients
 from sparsense.detector.second_opinion import IN_DOUBLE, UNOPTIMISED, check_forward, second_opinion
+from sparsense.detector.seen import count_seen
 from sparsense.errors import ExportError, GraphError, InputError, UnknownNameError
 from sparsense.graph.original import Original
 from sparsense.heads import HEADS, make_head
 from sparsense.oracles import oracle_scores
+from sparsense.parity import Parity
 from sparsense.runtime import ExportedDetector
 from tiny_classifier import tiny_data, tiny_graph, tiny_network, tiny_proto
 
@@ -67,6 +70,22 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_fit(model: Path) -
     with pytest.raises(InputError, match="it is a folder; give a name in it"):
         attach(model, "energy", output=model.parent, progress=lambda what, *_: asked.append(what))
     assert not asked
+
+
+def test_a_private_file_holds_no_inputs_and_no_hashes(model: Path) -> None:
+    held_out = tiny_data("calibration", 99, seed=2)
+    path, known = model.parent / "detector.onnx", digests(held_out.inputs)
+    attach(model, "energy", settings=AttachSettings(private=True))
+    metadata = ExportedDetector(path).metadata
+    stored = Parity.unpack(metadata[PARITY_KEY])
+    assert len(stored.inputs) == 16
+    assert not np.isin(digests(stored.inputs), known).any()
+    assert count_seen(metadata, known) is None
+    assert all(row["agrees"] for row in verify(path))
+    attach(model, "energy")
+    metadata = ExportedDetector(path).metadata
+    assert np.isin(digests(Parity.unpack(metadata[PARITY_KEY]).inputs), known).sum() == 16
+    assert count_seen(metadata, known) == 99
 
 
 def test_calibration_inputs_that_repeat_fitting_inputs_are_left_out(model: Path) -> None:

@@ -68,6 +68,12 @@ def attach(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what the head observes: a fitting goes on after an interruption.")
     ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest relative error of the scores at which the file is kept.")
+    ] = 1e-5,
+    private: Annotated[
+        bool, typer.Option("--private", help="Store no calibration inputs and no hashes of inputs in the file.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -86,7 +92,13 @@ def attach(
     preprocessing = preprocessing_of(shape, layout, scale, mean, std)
 
     settings = AttachSettings(
-        false_alarm_rate, named(per_class), in_detail(detail) if explain else None, output_name, cache
+        false_alarm_rate,
+        named(per_class),
+        in_detail(detail) if explain else None,
+        output_name,
+        cache,
+        tolerance,
+        private,
     )
     with progress(quiet=quiet) as report:
         card = attach_to_file(

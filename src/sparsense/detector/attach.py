@@ -11,12 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.preflight import preflight
 from sparsense.autodiff.shapes import dims, rank
 from sparsense.class_calibration import PerClass
 from sparsense.data.dataset import Dataset
+from sparsense.data.digests import digests
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.close import calibrated
 from sparsense.detector.explain import Detail, check_explanation, explained
@@ -49,6 +51,8 @@ class AttachSettings:
             logits in front of the Softmax or Sigmoid that it comes out of.
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
         tolerance: Largest relative error of the scores at which the file is kept.
+        private: The file stores no raw calibration inputs and no hashes of inputs: it is verified with random ones,
+            and cannot tell what it was made from.
     """
 
     false_alarm_rate: float = 0.05
@@ -57,6 +61,7 @@ class AttachSettings:
     output_name: str | None = None
     cache: Path | None = None
     tolerance: float = 1e-5
+    private: bool = False
 
 
 def attach_to_file(
@@ -133,9 +138,10 @@ def attach_to_file(
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
     } | about
-    seen = properties(preprocessing.arrange(fit.inputs), unseen)
+    seen = {} if settings.private else properties(preprocessing.arrange(fit.inputs), unseen)
+    stored = parity.without(np.isin(digests(parity.inputs), digests(unseen))) if settings.private else parity
     with _logits_named(answer):
-        rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen)
+        rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen, stored=stored)
     return {**card, "parity": {**card["parity"], "rows": rows}}
 
 

@@ -26,7 +26,13 @@ Array = NDArray[Any]
 
 
 def write_detector(
-    model: ir.Model, path: Path, *, card: Mapping[str, Any], parity: Parity, seen: Mapping[str, str] | None = None
+    model: ir.Model,
+    path: Path,
+    *,
+    card: Mapping[str, Any],
+    parity: Parity,
+    seen: Mapping[str, str] | None = None,
+    stored: Parity | None = None,
 ) -> list[dict[str, Any]]:
     """Write the file under a temporary name, compare it with the oracle, and keep it only if it agrees.
 
@@ -38,6 +44,7 @@ def write_detector(
         card: What the file says about itself.
         parity: The oracle's scores.
         seen: Hashes of the inputs that it was made from, `seen.properties`.
+        stored: The part of `parity` that the file keeps; default: all of it.
 
     Returns:
         The parity rows, also for the card.
@@ -47,7 +54,7 @@ def write_detector(
     """
     proto = ir.to_proto(model)
     written = {"format": CARD_FORMAT, "micro_batch": micro_batch(model), **card}
-    properties = {CARD_KEY: json.dumps(written), PARITY_KEY: parity.pack()}
+    properties = {CARD_KEY: json.dumps(written), PARITY_KEY: (stored or parity).pack()}
     onnx.helper.set_model_props(proto, {**properties, **(seen or {})})
     onnx.checker.check_model(proto)
     content, _ = smaller_form(proto.SerializeToString(), {"input": parity.inputs}, path.name)
