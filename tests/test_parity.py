@@ -121,6 +121,17 @@ def test_a_score_that_depends_on_the_batch_is_found_and_refused() -> None:
     with pytest.raises(ExportError, match=r"the file: .* at batch 7; the file was not kept") as error:
         require(rows, what="the file", oracle="by hand")
     assert error.value.worst == rows[2]["error"]
+    assert "Raise the tolerance (attach --tolerance; export.tolerance of a recipe) only if" in str(error.value)
+
+
+def test_a_part_can_be_left_out_but_not_all() -> None:
+    parity = make()
+    some = np.arange(len(parity.inputs)) < 2
+    left = parity.without(some)
+    np.testing.assert_array_equal(left.inputs, parity.inputs[2:])
+    np.testing.assert_array_equal(left.scores, parity.scores[2:])
+    with pytest.raises(ExportError, match="expected random ones on which scores are steady, found none"):
+        parity.without(np.ones(len(parity.inputs), bool))
 
 
 def test_nan_is_the_worst_error() -> None:

@@ -45,6 +45,14 @@ def test_the_cache_changes_nothing(tmp_path: Path, head: str) -> None:
     np.testing.assert_array_equal(fitted(tmp_path, head).scores(TEST), usual)
 
 
+@pytest.mark.parametrize("head", ["fusion", "grood"])  # both look at the range of the inputs
+def test_inputs_are_not_kept(tmp_path: Path, head: str) -> None:
+    fitted(tmp_path, head)
+    kept = [array for file in tmp_path.rglob("*.npz") for array in np.load(file).values()]
+    assert kept
+    assert not any(array.shape[1:] == DATA.inputs.shape[1:] for array in kept)
+
+
 def test_a_second_fitting_runs_nothing(tmp_path: Path, ran: list[int]) -> None:
     fitted(tmp_path)
     assert ran == [16] * 6 + [4]

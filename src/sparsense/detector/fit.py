@@ -97,8 +97,8 @@ class _Feed:
     def _batches(
         self, network: ForwardGraph, values: Sequence[ir.Value], columns: Sequence[Array]
     ) -> Iterator[list[Array]]:
-        """From the cache as far as it goes, the rest from ONNX Runtime."""
-        if self.cache is None:
+        """From the cache as far as it goes, the rest from ONNX Runtime; inputs themselves are not worth a copy."""
+        if self.cache is None or all(value.is_graph_input() for value in values):
             yield from stream(network.model, values, *columns, batch_size=self.batch_size)
             return
         kept = KeptBatches.of(self.cache, network.model, values, data=self.data.sha256(), batch_size=self.batch_size)
