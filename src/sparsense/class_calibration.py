@@ -104,6 +104,19 @@ def class_p_values(
     return result
 
 
+def need_classes(task: str, per_class: PerClass, *, doing: str) -> None:
+    """Refuse thresholds per class for a network that predicts none: the largest number of a row is no class.
+
+    Raises:
+        CalibrationError: It is no classifier.
+    """
+    if per_class != "no" and task != "classifier":
+        raise CalibrationError(
+            f"{doing} class by class: expected a classifier, found a network for {task}, which predicts no classes; "
+            "calibrate all inputs together"
+        )
+
+
 def _checked(predicted: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
     labels = np.asarray(predicted)
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():

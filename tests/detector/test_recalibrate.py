@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 from sparsense.calibrate import calibrate, p_values
-from sparsense.class_calibration import calibrate_by_class, class_p_values
-from sparsense.detector import attach_to_file, recalibrate, verify
+from sparsense.class_calibration import PerClass, calibrate_by_class, class_p_values
+from sparsense.data.dataset import Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector import AttachSettings, attach_to_file, recalibrate, verify
 from sparsense.detector.close import SCORES
 from sparsense.errors import CalibrationError, ExportError, InputError
 from sparsense.heads import HEADS
@@ -43,6 +45,41 @@ def path(original: bytes, tmp_path: Path) -> Path:
 
 def batches(inputs: np.ndarray, size: int = 50) -> list[np.ndarray]:
     return [inputs[start : start + size] for start in range(0, len(inputs), size)]
+
+
+def row_autoencoder() -> onnx.ModelProto:
+    """As many outputs as inputs, and as many axes as logits have."""
+    random, node = np.random.default_rng(0), onnx.helper.make_node
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 6]) for name in "xy"]
+    nodes = [node("Gemm", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]), node("Gemm", ["r", "v"], ["y"])]
+    weights = {"w": random.normal(0, 0.3, (6, 16)), "v": random.normal(0, 0.3, (16, 6))}
+    tensors = [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "rows", values[:1], values[1:], tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_reconstruction_has_no_classes(tmp_path: Path) -> None:
+    """The largest number of a row is no class, though it can be asked for."""
+    model, path = tmp_path / "model.onnx", tmp_path / "d.onnx"
+    onnx.save(row_autoencoder(), model)
+    fit, held_out, own = np.random.default_rng(1).standard_normal((3, 200, 6)).astype(np.float32)
+
+    def attach(per_class: PerClass) -> None:
+        attach_to_file(
+            model, HEADS["reconstruction_error"](), path, fit=Dataset("fit", fit), calibration=Dataset("c", held_out),
+            preprocessing=Preprocessing("ND", "float32", 1.0), settings=AttachSettings(per_class=per_class),
+            progress=lambda what, *_: begun.append(what),
+        )  # fmt: skip
+
+    begun: list[str] = []
+    message = "class by class: expected a classifier, found a network for reconstruction, which predicts no classes"
+    with pytest.raises(CalibrationError, match=f"calibrating head 'reconstruction_error' {message}"):
+        attach("pool")
+    assert not begun
+    attach("no")
+    with pytest.raises(CalibrationError, match=f"recalibrating .*d.onnx {message}"):
+        recalibrate(path, [own], rate=0.05, per_class="pool")
+    assert recalibrate(path, [own], rate=0.05)["calibration"]["n"] == 200
 
 
 def test_own_data_changes_threshold_p_values_and_card_and_no_score(path: Path) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from sparsense.autodiff.preflight import preflight
 from sparsense.autodiff.shapes import dims, rank
-from sparsense.class_calibration import PerClass
+from sparsense.class_calibration import PerClass, need_classes
 from sparsense.data.dataset import Dataset
 from sparsense.data.digests import digests
 from sparsense.data.preprocessing import Preprocessing
@@ -101,6 +101,7 @@ def attach_to_file(
         ExportError: A check failed; nothing is left behind.
     """
     check_place(output)
+    need_classes(_task(head), settings.per_class, doing=f"calibrating head {head.name!r}")
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))

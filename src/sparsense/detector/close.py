@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sparsense.autodiff.shapes import dims
 from sparsense.calibrate import Calibration, calibrate
-from sparsense.class_calibration import ClassCalibration, PerClass, calibrate_by_class
+from sparsense.class_calibration import ClassCalibration, PerClass, calibrate_by_class, need_classes
 from sparsense.detector.fit import HeldOut, Scored
 from sparsense.detector.switch import behind_switch
 from sparsense.errors import CalibrationError
@@ -41,6 +41,7 @@ def calibrated(
         a `ClassCalibration` where thresholds are per class.
     """
     held_out = held_out if isinstance(held_out, HeldOut) else HeldOut(np.asarray(held_out))
+    need_classes(scored.network.task, per_class, doing=f"calibrating head {scored.head.name!r}")
     network = scored.network.copy()
     graph = network.model.graph
     values = {output.name: output for node in graph for output in node.outputs}

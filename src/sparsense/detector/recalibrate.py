@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from sparsense.class_calibration import PerClass
+from sparsense.class_calibration import PerClass, need_classes
 from sparsense.data.digests import digests
 from sparsense.detector.close import CLASSES, SCORES, calibration_of, declare, verdict
 from sparsense.detector.file import PARITY_KEY, write_detector
@@ -66,6 +66,9 @@ def recalibrate(
     check_place(output or path)
     detector = ExportedDetector(path)
     model = ir.from_proto(parse(path)[0])
+    before = detector.card["calibration"]
+    asked = _per_class(before) if per_class is None else per_class
+    need_classes(_task(detector), asked, doing=f"recalibrating {path}")
     seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
     if inputs is None:
         held_out, data = _stored(detector), None
@@ -73,13 +76,12 @@ def recalibrate(
         held_out, data, hashes = _scored(detector, inputs, name)
         held_out, data, hashes = _unseen(held_out, data, hashes, unpack(seen, FITTED))
         seen[CALIBRATED] = pack(hashes)
-    before = detector.card["calibration"]
     op, score, answer, explanations = _reopened(model)
     with left_out_named((data or {}).get("left_out", 0)):
         found = calibration_of(
             held_out,
             float(before["rate"]) if rate is None else rate,
-            per_class=_per_class(before) if per_class is None else per_class,
+            per_class=asked,
             output=answer,
             head=str(detector.card.get("head", detector.path.name)),
         )
@@ -92,14 +94,16 @@ def recalibrate(
 
 def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> tuple[HeldOut, dict[str, Any], Digests]:
     """Scores of the user's inputs, what the card says about them, and their hashes."""
-    digest = hashlib.sha256()
+    digest, classifier = hashlib.sha256(), _task(detector) == "classifier"
     scores, classes, hashes = [], [], []
     for batch in inputs:
         found = detector(batch)
         hashes.append(digests(batch))
         digest.update(np.ascontiguousarray(batch).data)
         scores.append(found.score)
-        classes.append(found.output.argmax(1) if found.output.ndim == 2 else np.zeros(len(found), np.int64))
+        classes.append(
+            found.output.argmax(1) if classifier and found.output.ndim == 2 else np.zeros(len(found), np.int64)
+        )
     if not scores:
         raise CalibrationError(f"recalibrating {detector.path}: expected inputs, found none", needed=1)
     held_out = HeldOut(np.concatenate(scores), np.concatenate(classes))
@@ -162,6 +166,11 @@ def _reopened(model: ir.Model) -> tuple[Builder, ir.Value, ir.Value, list[ir.Val
         graph.outputs[:] = [answer, *explanations]
         graph.remove(source, safe=False)
     return Builder(graph), score, answer, explanations
+
+
+def _task(detector: ExportedDetector) -> str:
+    """What the network is for; every detector that does not say it is of a classifier."""
+    return str(detector.card.get("task", "classifier"))
 
 
 def _per_class(before: Mapping[str, Any]) -> PerClass:
