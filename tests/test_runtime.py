@@ -223,9 +223,10 @@ def test_the_micro_batch_is_the_cards_unless_given(tmp_path: Path, stored: int, 
     assert ExportedDetector(path, micro_batch=5).micro_batch == 5
 
 
-def test_a_micro_batch_that_is_no_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["many", float("inf"), float("nan")])
+def test_a_micro_batch_that_is_no_number(tmp_path: Path, stored: object) -> None:
     with pytest.raises(InputError, match="has a card that cannot be read"):
-        ExportedDetector(write_detector(tmp_path / "d.onnx", card=CARD | {"micro_batch": "many"}))
+        ExportedDetector(write_detector(tmp_path / "d.onnx", card=CARD | {"micro_batch": stored}))
 
 
 def test_a_micro_batch_of_nothing(file: Path) -> None:

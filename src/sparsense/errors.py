@@ -21,6 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+
+def printable(text: str) -> str:
+    r"""Text of a stranger's file for a terminal, which control characters could clear, colour or overwrite.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "[2J"))
+        a\x1b[2J
+    """
+    return "".join(
+        sign if sign in "\n\t" or category(sign)[0] != "C" else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 class SparsenseError(Exception):

@@ -267,7 +267,7 @@ def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         card: dict[str, Any] = dict(json.loads(metadata[CARD_KEY]))
         used = card["format"], card["preprocessing"]["layout"], float(card["calibration"]["threshold"])
         _recommended(card)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} has a card that cannot be read ({error!r}): export it again") from error
     if used[0] != CARD_FORMAT:
         raise InputError(

@@ -100,6 +100,16 @@ def test_inspect_a_detector() -> None:
     ]
 
 
+def test_inspect_shows_names_and_obeys_none_of_them() -> None:
+    write_detector(Path("d.onnx"), shape=("N\x1b[2J", 4, 5, 3), card=CARD | {"na\x07me": "a\x1b]0;title\x07 b"})
+    shown = call("inspect", "d.onnx").stdout
+    assert r"input: uint8 [N\x1b[2J, 4, 5, 3]" in shown
+    assert r"na\x07me: a\x1b]0;title\x07 b" in shown
+    assert shown.replace("\n", "").isprintable()
+    refused = call("inspect", "no\x1b[2J.onnx").stderr
+    assert r"inspecting no\x1b[2J.onnx: there is no such file" in refused
+
+
 def test_inspect_keeps_a_long_card_short() -> None:
     rows = {"recipe": "a: 1\nb: 2\n", "rows": [{"x": 1}, {"x": 2}], "none": None, "empty": {}, "flag": True}
     write_detector(Path("d.onnx"), card={**CARD, **rows})

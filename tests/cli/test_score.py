@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typer.testing import CliRunner, Result
 from sparsense.cli import app
 from sparsense.cli.inputs import batches
 from sparsense.runtime import ExportedDetector
+from sparsense.scoring.writing import Format, text_writer
 from tiny_detectors import CARD, card, write_detector
 
 
@@ -72,6 +75,19 @@ def test_a_score_that_json_cannot_write_is_null(folder: Path) -> None:
     write_detector(Path("rows.onnx"), shape=("N", 2), card=card(layout="ND", dtype="float32"))
     np.save("x.npy", np.full((1, 2), 3e38, np.float32))  # finite, but their sum is not
     assert rows(score("rows.onnx", "x.npy", "--format", "jsonl"))[0]["score"] is None
+
+
+def test_parts_that_json_cannot_write_are_null() -> None:
+    stream = io.StringIO()
+    text_writer(stream, Format.JSONL, explain=True)({"input": "a", "parts": {"b": math.nan, "c": -math.inf, "d": 1.5}})
+    assert stream.getvalue() == '{"input": "a", "parts": {"b": null, "c": null, "d": 1.5}}\n'
+
+
+def test_names_do_not_command_the_terminal() -> None:
+    stream = io.StringIO()
+    row = {"input": "a\x1b[2J.png", "score": 1.0, "p_value": 0.5, "is_anomaly": False, "parts": {"b\x9bH": 1.0}}
+    text_writer(stream, Format.TABLE, explain=True)(row)
+    assert stream.getvalue().splitlines()[1].endswith(r"a\x1b[2J.png  b\x9bH 1")
 
 
 # Inputs

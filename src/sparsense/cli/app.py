@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import sparsense
-from sparsense.errors import SparsenseError
+from sparsense.errors import SparsenseError, printable
 
 
 class _Group(TyperGroup):
@@ -38,7 +38,7 @@ class _Group(TyperGroup):
 
 def fail(message: str) -> NoReturn:
     """Leave with a message and exit code 2."""
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(printable(f"error: {message}"), err=True)
     raise typer.Exit(2)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from sparsense.cli.app import app
 from sparsense.cli.tables import table
+from sparsense.errors import printable
 
 if TYPE_CHECKING:
     from sparsense.detector.costs import NetworkCost
@@ -41,7 +42,7 @@ def inspect(
         typer.echo(json.dumps(document, default=str))
         return
     for line in [*_describe(found), *([] if costs is None else _costs(costs, _whole_file(file)))]:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _network_cost(file: Path, output_name: str | None) -> NetworkCost:

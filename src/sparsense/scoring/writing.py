@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
+from sparsense.errors import printable
 from sparsense.extras import need
 
 Row = dict[str, Any]
@@ -70,17 +71,24 @@ def _table(stream: TextIO, explain: bool) -> Write:
     def write(row: Row) -> None:
         anomaly = "yes" if row["is_anomaly"] else "no"
         parts = f"  {largest(row['parts'])}" if explain else ""
-        stream.write(f"{row['score']:>12.6g}  {row['p_value']:>8.4f}  {anomaly:<7}  {row['input']}{parts}\n")
+        names = printable(f"{row['input']}{parts}")
+        stream.write(f"{row['score']:>12.6g}  {row['p_value']:>8.4f}  {anomaly:<7}  {names}\n")
 
     return write
 
 
 def _jsonl(stream: TextIO, _explain: bool) -> Write:
     def write(row: Row) -> None:
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        stream.write(json.dumps(finite, ensure_ascii=False) + "\n")  # JSON knows no NaN
+        stream.write(json.dumps(_finite(row), ensure_ascii=False) + "\n")
 
     return write
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity, at any depth."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv(stream: TextIO, explain: bool) -> Write:
