@@ -314,6 +314,24 @@ def test_a_refusal_of_probabilities_names_the_logits(
     assert CliRunner().invoke(app, [*command, "--output-name", "raw"]).exit_code == 0
 
 
+def test_labels_that_are_predicted_by_chance_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that uses labels but can do without them goes on; one that needs them refuses what is below chance."""
+    monkeypatch.chdir(tmp_path)
+    rows, weight = np.random.default_rng(1).normal(size=(300, 4)).astype(np.float32), array(4, 3)
+    onnx.save(file([node("MatMul", ["x", "w"], ["logits"])], ["N", 4], 3, 18, {"w": weight}), "model.onnx")
+    np.savez("rows.npz", X=rows, y=(rows @ weight).argmax(1), wrong=((rows @ weight).argmax(1) + 1) % 3)
+    data = ("--data", "rows.npz", "--output", "d.onnx", "--labels")
+    right, told = (
+        CliRunner().invoke(app, ["attach", "model.onnx", "--head", "sensnorm", *data, key]) for key in ("y", "wrong")
+    )
+    assert "note:" not in right.stderr
+    assert told.exit_code == 0
+    assert told.stderr.splitlines()[-1].startswith("note: the network predicts 0 of 200 labels of 'rows/train'")
+    refused = CliRunner().invoke(app, ["attach", "model.onnx", "--head", "mahalanobis", *data, "wrong"])
+    assert refused.exit_code == 2
+    assert "check that a label is the number of its output" in refused.stderr
+
+
 def test_a_classifier_of_rows_is_no_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(file([node("MatMul", ["x", "w"], ["logits"])], ["N", 4], 3, 18, {"w": array(4, 3)}), "model.onnx")

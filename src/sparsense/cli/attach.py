@@ -126,7 +126,9 @@ def _tell(card: dict[str, Any], head: str, fitted: int) -> None:
 
 
 def _hints(card: dict[str, Any]) -> list[str]:
-    """Heads are made for logits: where the file answers with probabilities, the user is told where its logits are."""
+    """What the card warns of; and what was done where a file answers with probabilities: heads are made for logits."""
+    if warnings := card.get("warnings"):
+        return [f"note: {warning}" for warning in warnings]
     network = card.get("network") or {}
     if (given := network.get("given")) != network.get("output"):
         found = (

@@ -133,11 +133,12 @@ def attach_to_file(
         "network": {"output": answer.name, "logits": logits_before(answer), "given": first.name},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
-        "data": {"fit": _describe(fit), "calibration": {**_describe(given), "left_out": left_out}},
+        "data": {"fit": _describe(fit) | _accuracy(scored), "calibration": {**_describe(given), "left_out": left_out}},
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
+        "warnings": _warnings(scored),
     } | about
     seen = {} if settings.private else properties(preprocessing.arrange(fit.inputs), unseen)
     stored = parity.without(np.isin(digests(parity.inputs), digests(unseen))) if settings.private else parity
@@ -222,6 +223,17 @@ def _gradients(head: Head, network: ForwardGraph, inputs: Array) -> dict[str, di
     """Those that the head looks at, against finite differences."""
     layers = [glob.escape(layer.name) for layer in head.differentiated(network.copy())]
     return {"gradient": gradient_opinion(network, inputs[:4], layers=layers)} if layers else {}
+
+
+def _accuracy(scored: Scored) -> dict[str, float]:
+    """The share of the labels that the network predicts, for heads that may have used them."""
+    return {"accuracy": scored.agreement.accuracy} if scored.agreement and scored.head.learns else {}
+
+
+def _warnings(scored: Scored) -> list[str]:
+    """What the user should know and is told."""
+    problem = scored.agreement.problem() if scored.agreement and scored.head.learns else None
+    return [problem] if problem else []
 
 
 def _describe(data: Dataset) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsense.autodiff.shapes import dims
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
+from sparsense.detector.labels import Agreement, can_be_compared, check_labels
 from sparsense.errors import ExportError, InputError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.outputs import PROBABILITIES, squashed_by
@@ -48,6 +48,7 @@ class Scored:
         score: `[N]`.
         observed: What the head looks at, `[N, D]`.
         explanations: Output name -> value, once `explained` was called.
+        agreement: How many of the labels the network predicted, where there were any.
     """
 
     network: ForwardGraph
@@ -55,6 +56,7 @@ class Scored:
     score: ir.Value
     observed: ir.Value | None = None
     explanations: Mapping[str, ir.Value] = field(default_factory=dict)
+    agreement: Agreement | None = None
 
     def scores(self, inputs: Array, *, batch_size: int = 64) -> Array:
         """Scores [N] of inputs as the detector takes them."""
@@ -112,23 +114,6 @@ class _Feed:
             yield batch
 
 
-def check_labels(network: ForwardGraph, data: Dataset) -> None:
-    """Refuse labels that are none of the network's classes.
-
-    Raises:
-        InputError: Names the first of them.
-    """
-    classes = dims(network.output)[1] if network.task == "classifier" else None
-    if data.labels is None or not isinstance(classes, int):
-        return
-    wrong = np.flatnonzero((data.labels < 0) | (data.labels >= classes))
-    if wrong.size:
-        raise InputError(
-            f"fitting on {data.name!r}: expected labels from 0 to {classes - 1}, the network's classes; found "
-            f"{data.labels[wrong[0]]} at sample {wrong[0]} ({wrong.size} of {len(data)} labels are out of range)"
-        )
-
-
 def _check_logits(network: ForwardGraph, head: Head) -> None:
     """Refuse probabilities where a head computes with logits: its score would mean something else."""
     node = squashed_by(network.output)
@@ -162,8 +147,8 @@ def fit_head(
         cache: A folder that keeps what the head observes, so that an interrupted fitting goes on where it was.
 
     Raises:
-        InputError: The head needs labels and the data has none or wrong ones, it needs logits and the network answers
-            with probabilities, or it is for another task.
+        InputError: The head needs labels and the data has none, wrong ones, or others than the network predicts; it
+            needs logits and the network answers with probabilities; or it is for another task.
     """
     if head.needs_labels and data.labels is None:
         raise InputError(
@@ -179,10 +164,19 @@ def fit_head(
     head.prepare(network.copy(), feed)
     network = network.copy()
     observed = head.observe(network)
-    head.fit((batch[0] for batch in feed(network, [observed])), data.labels)
+    agreement = Agreement(data) if can_be_compared(network, data) else None
+    if agreement is None:
+        head.fit((batch[0] for batch in feed(network, [observed])), data.labels)
+    else:
+        head.fit(agreement.watch(feed(network, [observed, network.output])), data.labels)
+        if head.learns:
+            rest = stream(network.model, [network.output], feed.inputs[agreement.seen :], batch_size=batch_size)
+            agreement.finish(batch[0] for batch in rest)
+        if head.needs_labels:
+            agreement.require(head.name)
     score = head.score(network.op, observed)
     if score.dtype != ir.DataType.FLOAT or score.shape is None or len(score.shape) != 1:
         raise ExportError(
             f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
         )
-    return Scored(network, head, score, observed)
+    return Scored(network, head, score, observed, agreement=agreement)
