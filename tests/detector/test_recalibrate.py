@@ -12,8 +12,9 @@ from sparsense.calibrate import calibrate, p_values
 from sparsense.class_calibration import PerClass, calibrate_by_class, class_p_values
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import AttachSettings, attach_to_file, recalibrate, verify
+from sparsense.detector import AttachSettings, attach_to_file, file, ranks, recalibrate, verify
 from sparsense.detector.close import SCORES
+from sparsense.detector.recalibrate import remembered
 from sparsense.errors import CalibrationError, ExportError, InputError
 from sparsense.heads import HEADS
 from sparsense.runtime import ExportedDetector
@@ -224,3 +225,25 @@ def test_a_file_that_lost_its_proof_is_not_replaced(path: Path, planted: str) ->
 def test_no_inputs_at_all_are_refused(path: Path) -> None:
     with pytest.raises(CalibrationError, match="expected inputs, found none"):
         recalibrate(path, iter(()))
+
+
+@pytest.mark.parametrize("per_class", ["no", "pool"])
+def test_a_large_table_can_be_recalibrated_again(path: Path, monkeypatch: pytest.MonkeyPatch, per_class: str) -> None:
+    """Many scores are searched in another way; the file still holds them."""
+    monkeypatch.setattr(ranks, "DIRECT", 100)
+    own = ExportedDetector(path)(OWN).score
+    recalibrate(path, batches(OWN), rate=0.1, per_class=per_class)
+    found, first = remembered(path), ExportedDetector(path)(TEST)
+    assert found is not None
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(own), rtol=1e-4)
+    monkeypatch.setattr(ranks, "DIRECT", 10**6)
+    recalibrate(path, rate=0.1)
+    second = ExportedDetector(path)(TEST)
+    for name in ("score", "p_value", "is_anomaly"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_how_many_samples_run_at_once_is_asked_of_the_new_graph(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "micro_batch", lambda _: 17)
+    recalibrate(path, rate=0.1)
+    assert ExportedDetector(path).micro_batch == 17

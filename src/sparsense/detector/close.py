@@ -12,6 +12,7 @@ from sparsense.autodiff.shapes import dims
 from sparsense.calibrate import Calibration, calibrate
 from sparsense.class_calibration import ClassCalibration, PerClass, calibrate_by_class, need_classes
 from sparsense.detector.fit import HeldOut, Scored
+from sparsense.detector.ranks import exceeding, exceeding_in_class, length
 from sparsense.detector.switch import behind_switch
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
@@ -132,8 +133,7 @@ def _threshold(graph: ir.Graph, default: Array) -> ir.Value:
 
 def p_value(op: Builder, score: ir.Value, calibration: ir.Value | Array) -> ir.Value:
     """(1 + #{calibration >= score}) / (n + 1) for scores [N], against calibration scores [n]."""
-    exceeded = op.GreaterOrEqual(calibration, op.Unsqueeze(score, [1]))
-    return op.Mul(op.Add(_count(op, exceeded), 1.0), 1 / (_length(calibration) + 1))
+    return op.Mul(op.Add(exceeding(op, score, calibration), 1.0), 1 / (length(calibration) + 1))
 
 
 def class_p_value(
@@ -147,17 +147,5 @@ def class_p_value(
         calibration: Scores [n] and predicted classes [n].
         pooled: Which classes are judged by all, [K].
     """
-    (score, predicted), (scores, classes) = judged, calibration
-    alike = op.Equal(classes, op.Unsqueeze(predicted, [1]))
-    peers = op.Or(alike, op.Unsqueeze(op.Gather(pooled, predicted, axis=0), [1]))
-    exceeded = op.And(peers, op.GreaterOrEqual(scores, op.Unsqueeze(score, [1])))
-    return op.Div(op.Add(_count(op, exceeded), 1.0), op.Add(_count(op, peers), 1.0))
-
-
-def _count(op: Builder, condition: ir.Value) -> ir.Value:
-    """How many of [N, n] hold, [N]."""
-    return op.ReduceSum(op.Cast(condition, to=int(ir.DataType.FLOAT)), [1], keepdims=0)
-
-
-def _length(calibration: ir.Value | Array) -> int:
-    return len(calibration) if isinstance(calibration, np.ndarray) else int(dims(calibration)[0])
+    exceeded, peers = exceeding_in_class(op, judged, calibration, pooled)
+    return op.Div(op.Add(exceeded, 1.0), op.Add(peers, 1.0))

@@ -53,7 +53,7 @@ def write_detector(
         ExportError: The numbers differ; nothing is left behind.
     """
     proto = ir.to_proto(model)
-    written = {"format": CARD_FORMAT, "micro_batch": micro_batch(model), **card}
+    written = {"format": CARD_FORMAT, **card, "micro_batch": micro_batch(model)}  # of this graph, not of an older one
     properties = {CARD_KEY: json.dumps(written), PARITY_KEY: (stored or parity).pack()}
     onnx.helper.set_model_props(proto, {**properties, **(seen or {})})
     onnx.checker.check_model(proto)
