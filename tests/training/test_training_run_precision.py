@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from tiny_classifier import tiny_data, tiny_network
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
 def test_forward_passes_are_of_the_asked_precision(precision: str, dtype: torch.dtype) -> None:
-    network = tiny_network()
+    network = deepcopy(tiny_network())  # other tests share it
     seen: set[torch.dtype] = set()
     for layer in network.module.modules():
         if isinstance(layer, torch.nn.Conv2d):
