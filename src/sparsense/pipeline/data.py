@@ -116,11 +116,20 @@ def _check_normal(data: RunData) -> None:
 
 
 def _check_disjoint(data: RunData) -> None:
-    """Samples that calibrate a threshold must not have been seen before, nor be measured on; nor outliers learnt."""
+    """Refuse sets that share samples and must not.
+
+    Samples that calibrate a threshold must not have been seen before, nor be measured on, nor be anomalies; anomalies
+    must not have been learnt as normal; those learnt from or chosen by must be in no other set. A test sample may equal
+    an anomaly: that is a question of labels, and real tables and series have such pairs.
+
+    Raises:
+        InputError: Names the sets, and how many samples they share.
+    """
     learnt = _learnt(data)
     sets = {"train": data.train, "calibration": data.calibration, "test": data.test, **data.anomalies, **learnt}
     pairs = [("calibration", "train"), ("calibration", "test"), ("test", "train")]
-    pairs += [(name, other) for name in learnt for other in ("test", "calibration", *data.anomalies)]
+    pairs += [(name, other) for name in data.anomalies for other in ("train", "calibration")]
+    pairs += [(name, other) for name in learnt for other in ("train", "test", "calibration", *data.anomalies)]
     pairs += [("validation_anomalies", "outliers")] if len(learnt) == 2 else []
     hashes = {name: np.unique(digests(sets[name].inputs)) for name in _named(pairs)}
     for one, other in pairs:
