@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Run a recipe; prints a summary, and on the last line the folder of the results (with --quiet only that).
 
-    Prune, attach heads, calibrate, export, measure and report, as the recipe says.
+    Train where the recipe says so, prune, attach heads, calibrate, export, measure and report, as the recipe says.
     """
     loaded = load(recipe, set_, doing="running a recipe")
     from sparsense.pipeline import run_recipe
@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train the network of a recipe; prints the weights' file.
 
-    As its section `train` says, from scratch.
+    As its section `train` says, starting from `network.weights`; `weights: null` trains from scratch.
     """
     loaded = load(recipe, set_, doing="training a network")
     from sparsense.pipeline import train_recipe

@@ -65,7 +65,7 @@ class SourceSection(Section):
     limit: Count | None = None
     """At most so many samples, drawn with the recipe's seed."""
     options: Options = Field(default={})
-    """Options of the source, such as `root` of `image_folder`."""
+    """Options of the source, such as `path` of `image_folder`."""
 
 
 class DataSection(Section):
