@@ -32,12 +32,12 @@ from sparsense.networks import load_checkpoint
 from sparsense.networks.network import Network, example_input
 from sparsense.pipeline.data import load_data
 from sparsense.pipeline.prune_recipe import prune_recipe
-from sparsense.pipeline.run import open_network
 from sparsense.pruning.cost import measure_cost
 from sparsense.quantise.judge import energy
 from sparsense.recipe import Recipe, load_recipe
 from sparsense.robustness.attack import Array, Ball, Slope, pgd
 from sparsense.robustness.certify import Smoothing, certified_accuracy, certify
+from sparsense.training.initial import open_network
 
 FALSE_ALARMS = 0.05
 

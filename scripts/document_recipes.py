@@ -24,7 +24,8 @@ A recipe is one YAML file. `sparsense run RECIPE` does all of it, `sparsense pru
 prove, save), `sparsense prune RECIPE --dry-run` only says what could go, `sparsense prune RECIPE --analyse` only
 measures how much each layer can lose. `--set prune.sparsity=0.7` replaces one value. Unknown keys are refused with the
 nearest known one. A run that was killed goes on where it was when the same recipe is started again, and ends the same,
-bit for bit, on the same machine.
+bit for bit, on the same machine. One that ends with an error after something was trained keeps what was trained, says
+where, and the next run with the same output goes on from there, also when what comes later in the recipe was changed.
 
 What is found out once can be kept and used again: `sensitivity.record` names a file for the record,
 `sensitivity.analysis` one for the analysis (`--analyse` writes `exported/NAME-analysis/analysis.json`, too). A file

@@ -113,6 +113,19 @@ def samples_needed(rate: float) -> int:
     return math.ceil(1 / _exact(rate)) - 1
 
 
+def check_enough(n: int, rate: float) -> None:
+    """Refuse too few calibration samples for a false-alarm rate, before there are scores.
+
+    Args:
+        n: Number of calibration samples.
+        rate: Allowed false-alarm rate.
+
+    Raises:
+        CalibrationError: Fewer than `samples_needed(rate)`; it carries this number.
+    """
+    _alarms(n, rate)
+
+
 def realised_rate_interval(n: int, rate: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Where the realised false-alarm rate of one threshold lies.
 

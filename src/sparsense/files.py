@@ -102,7 +102,7 @@ def staged_folder(path: str | os.PathLike[str], *, mark: str = "card.json") -> I
         InputError: There is something else at `path`, or its parent cannot be written to.
     """
     path = Path(path)
-    _check_replaceable(path, mark)
+    check_replaceable(path, mark)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         staged.mkdir(parents=True)
@@ -117,7 +117,12 @@ def staged_folder(path: str | os.PathLike[str], *, mark: str = "card.json") -> I
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _check_replaceable(path: Path, mark: str) -> None:
+def check_replaceable(path: Path, mark: str = "card.json") -> None:
+    """Refuse to put a folder in the place of something that is not ours.
+
+    Raises:
+        InputError: There is a file, or a folder without `mark`.
+    """
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / mark).is_file())):
         raise InputError(
             f"writing the folder {path}: it holds other things (no {mark}); remove it or choose another output folder"

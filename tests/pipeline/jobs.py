@@ -12,11 +12,11 @@ from sparsense.pipeline.data import load_data
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record
-from sparsense.pipeline.run import open_network
 from sparsense.pipeline.state import State, passing_state
 from sparsense.recipe.load import read_recipe
 from sparsense.recipe.names import check_names
 from sparsense.recipe.schema import Recipe
+from sparsense.training.initial import open_network
 
 RECIPE = """
 name: tiny

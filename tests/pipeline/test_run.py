@@ -163,7 +163,6 @@ def test_single_weights_are_masked_and_stay_masked(recipe, tmp_path):
         ({"data.test.options.size": 8}, InputError, "expected uint8 samples of shape"),
         ({"network.weights": "nowhere.safetensors"}, InputError, "found it neither here nor in the data root"),
         ({"network.source": "digits_resnett"}, UnknownNameError, "Did you mean 'digits_resnet'"),
-        ({"export.tolerance": 1e-12}, ExportError, "with the oracle"),
         ({"prune.ignore": ["*"]}, InputError, "no channel of the network can be removed"),
     ],
 )
@@ -172,6 +171,15 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(recipe, changes, error, 
     with pytest.raises(error, match=message):
         run_recipe(asked, output=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_detector_costs_no_fine_tuning(recipe, tmp_path):
+    asked = {"heads": ["energy"], "benchmark": None, "prune.align": "none"}
+    with pytest.raises(ExportError, match="with the oracle") as told:
+        run_recipe(recipe({**asked, "export.tolerance": 1e-12}), output=tmp_path / "run")
+    assert str(tmp_path / ".run.state") in told.value.__notes__[0]
+    assert [path.name for path in tmp_path.iterdir()] == [".run.state"]
+    assert (tmp_path / ".run.state" / "fine-tuning.safetensors").is_file()
 
 
 def test_samples_that_are_in_two_sets_are_refused(recipe, tmp_path):

@@ -13,12 +13,12 @@ from sparsense.errors import InputError, RecipeError, UnsupportedLayerError
 from sparsense.networks.checkpoint import save_network
 from sparsense.pipeline.amount import amount_for_time
 from sparsense.pipeline.records import held_out_samples, recorded_samples
-from sparsense.pipeline.run import open_network
 from sparsense.pruning.cost import measure_cost
 from sparsense.pruning.mask import Mask
 from sparsense.pruning.patterns import follows_n_of_m
 from sparsense.recipe.prune import PruneSection
 from sparsense.recording.layers import layouts, prunable_layers, prunable_weights
+from sparsense.training.initial import open_network
 from sparsense.training.objectives import OBJECTIVES
 
 

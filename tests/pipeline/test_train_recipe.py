@@ -10,14 +10,18 @@ import torch
 from safetensors.torch import load_file
 
 from sparsense.benchmark.card import load_card
+from sparsense.benchmark.summary import summary
 from sparsense.data import SOURCES
 from sparsense.errors import GraphError, InputError, RecipeError, TrainingError
 from sparsense.networks import load_checkpoint, load_network
 from sparsense.pipeline import run_recipe
-from sparsense.pipeline.train import train_recipe
+from sparsense.pipeline.data import load_data
+from sparsense.pipeline.train import train_recipe, trained_row
 from sparsense.recipe.load import read_recipe
 from sparsense.recipe.names import check_names
 from sparsense.runtime import ExportedDetector
+from sparsense.training.initial import open_network
+from sparsense.training.run import make_train_run
 
 ZEROS = "{source: digits, split: %s, limit: 30, options: {classes: [0], size: 28}}"
 RECIPE = f"""
@@ -65,7 +69,20 @@ def test_a_run_trains_as_sparsense_train_does(folder, tmp_path):
         assert torch.equal(tensor, weights[name]), name
     assert (folder.parent / "tiny.csv").read_text() == (tmp_path / "tiny.csv").read_text()
     assert not (folder.parent / ".tiny.state").exists()
+    assert not (folder.parent / ".tiny.training").exists()
     assert load_card(folder / "card.json").parity[0].head == "gradcon"
+
+
+def test_the_card_and_the_summary_say_which_epoch_was_kept_and_why(folder):
+    card = load_card(folder / "card.json")
+    rows = [line.split(",") for line in (folder.parent / "tiny.csv").read_text().splitlines()[1:]]
+    assert card.trained.losses == pytest.approx([float(row[2]) for row in rows], abs=1e-6)
+    assert card.trained.values == pytest.approx([float(row[3]) for row in rows], abs=1e-6)
+    assert (card.trained.select, card.trained.uses_labels, card.trained.held_out) == ("val_loss", False, 6)
+    assert card.trained.epoch == 1 + int(np.argmin(card.trained.values))
+    words = f"epoch {card.trained.epoch} is kept, after which the objective was smallest on 6 held-out training samples"
+    assert words in summary(card)
+    assert words in (folder / "report.md").read_text()
 
 
 def test_deployed_gradcon_scores_are_those_of_a_loop_at_any_batch_size(folder):
@@ -135,7 +152,7 @@ def test_mean_gradients_that_no_training_has_left_are_refused(tmp_path):
 def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path):
     changes = {"train.learning_rate": 1e18, "train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
     last = tmp_path / "tiny.last-good.safetensors"
-    with pytest.raises(TrainingError, match=r"the last good epoch \(1\) are kept in") as told:
+    with pytest.raises(TrainingError, match=r"the best good epoch \(1 of 1, by val_loss\) are kept in") as told:
         run_recipe(recipe(**changes, **{"train.objective": "reconstruction"}), output=tmp_path / "tiny")
     assert str(last) in str(told.value)
     assert all(torch.isfinite(tensor).all() for tensor in load_file(last).values())
@@ -179,6 +196,21 @@ def test_what_a_recipe_asks_for_in_vain_is_refused_before_anything_runs(changes,
 def test_a_run_in_several_processes_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"train\.devices: a run trains in one process"):
         run_recipe(recipe(**{"train.devices": 2}), output=tmp_path / "tiny")
+
+
+def test_an_epoch_chosen_by_labels_says_so_in_words():
+    anomalies = {"source": "digits", "split": "calibration", "limit": 10, "options": {"classes": [1], "size": 28}}
+    changes = {"data.validation_anomalies": anomalies, "train.select": "val_auroc"}
+    asked = recipe(**changes)
+    network = open_network(asked.network, None, asked.export.layout)
+    training = make_train_run(network, asked, load_data(asked, None).samples())
+    while not training.done:
+        training.epoch()
+    row = trained_row(training)
+    assert row.uses_labels
+    assert (len(row.losses), len(row.values), row.epoch) == (2, 2, training.selection.best_epoch + 1)
+    assert row.words.startswith(f"The network was trained for 2 epochs (mean loss {row.losses[0]:.4g} in the first, ")
+    assert row.words.endswith("6 held-out training samples were told best from known anomalies (labels were used)")
 
 
 def test_an_epoch_chosen_by_labels_says_so_on_the_card(tmp_path):

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -146,6 +147,19 @@ def test_a_store_that_fails_in_the_middle_loses_no_finished_point(sweep, tmp_pat
 
 def task(tmp_path: Path, recipe: str) -> Task:
     return Task("key", recipe, tmp_path / "points" / "p")
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_point_that_was_stopped_leaves_nothing_to_go_on_with(tmp_path, monkeypatch, stopped):
+    one = replace(task(tmp_path, BASE), watched=True)
+    kept = [one.folder.with_name(f".{one.folder.name}.{kind}") for kind in ("state", "training")]
+    for folder in kept:
+        folder.mkdir(parents=True)
+    if stopped:
+        one.stop.touch()
+    monkeypatch.setattr("sparsense.sweep.task._run", lambda _task: "ended")
+    assert run_task(one).stopped is stopped
+    assert [folder.exists() for folder in kept] == [not stopped] * 2
 
 
 def test_the_message_of_a_run_is_the_reason(tmp_path):

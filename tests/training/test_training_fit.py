@@ -24,7 +24,7 @@ from sparsense.training.fit import Kept
 from sparsense.training.logs import csv_log, rows, tensorboard_log
 from sparsense.training.loop import Training
 from sparsense.training.objectives import GradCon, LatentNorm, Reconstruction
-from sparsense.training.selection import HeldOut, Selection, auroc, mean_loss
+from sparsense.training.selection import HeldOut, Selection, auroc, below, mean_loss
 from sparsense.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,9 @@ def test_a_killed_run_ends_like_one_that_was_not_bit_for_bit(rule, tmp_path):
     assert fit(part, checkpoint=file, identity="it") == losses
     assert same(weights(part), weights(whole))
     assert same(part.objective.state(), whole.objective.state())
-    assert not list(tmp_path.iterdir())
+    over = start(rule=rule)  # killed before the result was put in its place: the file is still there, and all is in it
+    assert fit(over, checkpoint=file, identity="it", report=killed_at(1)) == losses
+    assert same(weights(over), weights(whole))
 
 
 def test_a_file_of_another_run_is_not_gone_on_with(tmp_path):
@@ -209,6 +211,42 @@ def test_a_run_that_diverges_at_once_leaves_nothing(tmp_path):
     with pytest.raises(TrainingError, match="nothing is kept"):
         fit(start(rate=1e30), checkpoint=tmp_path / "t.safetensors", identity="it")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_good_weights_of_another_run_are_not_taken_for_its_own(tmp_path):
+    file = tmp_path / "t.safetensors"
+    with pytest.raises(Killed):
+        fit(start(), checkpoint=file, identity="one", report=killed_at(6))
+    before = file.read_bytes()
+    with pytest.raises(TrainingError, match="nothing is kept"):
+        fit(start(rate=1e30), checkpoint=file, identity="other")
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+class BurstingGradCon(GradCon):
+    """NaN from a step on."""
+
+    def __call__(self, module, batch):
+        return super().__call__(module, batch) * (float("nan") if self.steps >= 21 else 1)
+
+
+def test_what_a_diverged_run_leaves_is_its_best_epoch_with_the_means_that_belong_to_it(tmp_path):
+    options = {"rule": "val_loss", "rate": 0.3, "epochs": 6}
+    good, states = start(**options), []
+    for _ in range(5):
+        good.epoch()
+        states.append({name: tensor.clone() for name, tensor in good.state().items()})
+    best = good.selection.best_epoch
+    assert best < 4, "the last good epoch is the best one: nothing is chosen"
+    with pytest.raises(
+        TrainingError, match=rf"weights of the best good epoch \({best + 1} of 5, by val_loss\) are kept"
+    ):
+        fit(start(BurstingGradCon(alpha=0.3), **options), checkpoint=tmp_path / "t", identity="it")
+    found = load_file(tmp_path / "last-good.safetensors")
+    means = {name.removeprefix("remembered/"): mean for name, mean in found.items() if name.startswith("remembered/")}
+    assert same({name: found[name] for name in weights(good)}, below("module/", states[best]))
+    assert same(means, {name: mean for name, mean in below("objective/", states[best]).items() if name != "steps"})
 
 
 def test_the_csv_file_has_every_epoch_once_even_after_a_kill(tmp_path):

@@ -112,6 +112,28 @@ class WidthAlignment(Row):
     groups: list[GroupWidth]
 
 
+class Trained(Row):
+    """How the network was trained in this run, and which epoch was kept.
+
+    Args:
+        words: All of it in a sentence.
+        losses: Mean loss of each epoch.
+        select: By what the epoch was chosen.
+        uses_labels: Whether known anomalies had a say: results are then not those of training on normal samples alone.
+        epoch: The one that was kept, counted from 1.
+        values: What it was chosen by, after each epoch; null where it was not a number.
+        held_out: Training samples that were held out for it.
+    """
+
+    words: str
+    losses: list[float]
+    select: Literal["last", "val_loss", "val_auroc"]
+    uses_labels: bool
+    epoch: Count
+    values: list[float | None] = []
+    held_out: Count = 0
+
+
 class Pruning(Row):
     """What was removed. `proof` says in words what was verified, such as removed = masked, to which error."""
 
@@ -350,6 +372,7 @@ class Card(Row):
     machine: Machine
     data: list[DataSet]
     network: Networks
+    trained: Trained | None = None
     pruning: Pruning | None = None
     quantisation: Quantisation | None = None
     detectors: list[Detector]

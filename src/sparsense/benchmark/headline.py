@@ -12,7 +12,8 @@ def headlines(card: Card) -> list[str]:
     The first, not the best: a head chosen for its results on the test sets would make them look better than
     they are.
     """
-    sentences = [_cost(card), _catch(card), _pruning(card), _precision(card)]
+    trained = "" if card.trained is None else f"{card.trained.words}."
+    sentences = [_cost(card), _catch(card), trained, _pruning(card), _precision(card)]
     return [sentence for sentence in sentences if sentence]
 
 

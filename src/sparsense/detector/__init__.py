@@ -4,7 +4,7 @@ from sparsense.detector.attach import AttachSettings, attach_to_file
 from sparsense.detector.close import calibrated, p_value
 from sparsense.detector.explain import check_explanation, explained
 from sparsense.detector.file import PARITY_KEY, parity_inputs, verify, write_detector
-from sparsense.detector.fit import HeldOut, Progress, Scored, fit_head, silent
+from sparsense.detector.fit import HeldOut, Progress, Scored, check_head, fit_head, silent
 from sparsense.detector.groups import group_scores
 from sparsense.detector.recalibrate import recalibrate
 
@@ -17,6 +17,7 @@ __all__ = [
     "attach_to_file",
     "calibrated",
     "check_explanation",
+    "check_head",
     "explained",
     "fit_head",
     "group_scores",

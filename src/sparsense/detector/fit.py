@@ -125,6 +125,28 @@ def _check_logits(network: ForwardGraph, head: Head) -> None:
         )
 
 
+def check_head(head: Head, task: str, data: Dataset) -> None:
+    """Refuse a head that is for another kind of network, or needs labels that are not there.
+
+    Args:
+        head: By its options; it need not be fitted.
+        task: Of the network.
+        data: To fit on.
+
+    Raises:
+        InputError: Says which of the two.
+    """
+    if head.needs_labels and data.labels is None:
+        raise InputError(
+            f"fitting head {head.name!r}: it needs labels, and {data.name!r} has none; "
+            "give labels or choose another head"
+        )
+    if head.task not in (task, "any"):
+        raise InputError(
+            f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {task}; choose another head"
+        )
+
+
 def fit_head(
     network: ForwardGraph,
     head: Head,
@@ -150,13 +172,7 @@ def fit_head(
         InputError: The head needs labels and the data has none, wrong ones, or others than the network predicts; it
             needs logits and the network answers with probabilities; or it is for another task.
     """
-    if head.needs_labels and data.labels is None:
-        raise InputError(
-            f"fitting head {head.name!r}: it needs labels, and {data.name!r} has none; "
-            "give labels or choose another head"
-        )
-    if head.task not in (network.task, "any"):
-        raise InputError(f"fitting head {head.name!r}: it is for a {head.task}, and this network is a {network.task}")
+    check_head(head, network.task, data)
     if head.needs_labels:
         check_labels(network, data)
     _check_logits(network, head)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from sparsense.data import Dataset
 from sparsense.detector import Progress
+from sparsense.errors import TrainingError
+from sparsense.networks import save_network
 from sparsense.networks.network import Network
 from sparsense.pipeline.kept_cuts import load_journey
 from sparsense.pipeline.records import Scorer, network_inputs
@@ -16,6 +19,7 @@ from sparsense.pipeline.state import State, Watch
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import TrainingSection
+from sparsense.training.fit import back_to_last_good, with_place
 from sparsense.training.loop import Training
 from sparsense.training.objectives import Context
 from sparsense.training.run import Samples, make_training
@@ -68,13 +72,34 @@ class Job:
         self,
         name: str,
         training: Training[object],
+        result: Callable[[], Network],
         *,
         after_step: Callable[[], object] = lambda: None,
         until: Watch | None = None,
     ) -> None:
-        """Go through a training run, kept after every epoch."""
+        """Go through a training run, kept after every epoch; if it diverges, its last good network is written.
+
+        Args:
+            name: For progress, and of the file that keeps it.
+            training: Of a module of that network.
+            result: The network as the training has left it so far.
+            after_step: Called after every step.
+            until: Decides after every epoch whether it is over.
+
+        Raises:
+            TrainingError: It diverged; the message says where the last good network lies.
+        """
 
         def report(_what: str, done: int, of: int) -> None:
             self.progress(name, done, of)
 
-        self.state.train(name, training, after_step=after_step, report=report, until=until)
+        def explained(error: TrainingError, checkpoint: Path) -> TrainingError:
+            output = self.state.output
+            if output is None or not checkpoint.is_file():
+                return with_place(error, f"No epoch of {name} was finished before, so nothing of it is kept")
+            which = back_to_last_good(training, checkpoint)
+            file = save_network(result(), output.with_name(f"{output.name}.last-good.safetensors"))
+            checkpoint.unlink()
+            return with_place(error, f"The network after {which} of {name} is kept in {file}")
+
+        self.state.train(name, training, after_step=after_step, report=report, until=until, diverged=explained)

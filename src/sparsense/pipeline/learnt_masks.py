@@ -12,7 +12,8 @@ from sparsense.pipeline.cuts import Cut
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.kept_cuts import Journey, load_journey, save_journey
 from sparsense.pruning.search import MaskSearch
-from sparsense.training.run import how_chosen, make_search_run
+from sparsense.training.chosen import how_chosen, why_chosen
+from sparsense.training.run import make_search_run
 
 CHOSEN = "chosen.json"
 
@@ -37,22 +38,15 @@ def _search(job: Job, share: float, folder: Path) -> None:
         seed=job.recipe.seed,
     )
     training = make_search_run(job.dense, module, job.samples, search, seed=job.recipe.seed, teacher=job.dense.module)
-    job.train("learning the mask", training)
+    job.train("learning the mask", training, lambda: replace(job.dense, module=module.result()[0]))
     masked, mask = module.result()
     masked.requires_grad_(True)
     save_journey(Journey(Cut(replace(job.dense, module=masked), mask, reached=mask.sparsity)), folder)
-    held_out = 0 if training.selection is None else len(training.selection.held_out.inputs)
-    (folder / CHOSEN).write_text(json.dumps({**how_chosen(training), "epochs": len(training.losses),
-                                             "held_out": held_out}))  # fmt: skip
+    (folder / CHOSEN).write_text(json.dumps({**how_chosen(training), "epochs": len(training.losses)}))
 
 
 def _told(chosen: dict[str, Any]) -> str:
     """How the mask was chosen, for people."""
     if chosen["select"] == "last":
         return f"The mask is that of the last of {chosen['epochs']} epochs."
-    why = {
-        "val_loss": f"the objective was smallest on {chosen['held_out']:,} held-out training samples",
-        "val_auroc": f"{chosen['held_out']:,} held-out training samples were told best from known anomalies (labels "
-        "were used)",
-    }
-    return f"The mask is that of epoch {chosen['epoch']} of {chosen['epochs']}, after which {why[chosen['select']]}."
+    return f"The mask is that of epoch {chosen['epoch']} of {chosen['epochs']}, after which {why_chosen(chosen)}."

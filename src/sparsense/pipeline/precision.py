@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsense.benchmark.card import AccuracyRow, Quantisation
+from sparsense.data import Dataset
 from sparsense.detector import Progress, fit_head, parity_inputs
 from sparsense.errors import GraphError, InputError
 from sparsense.graph import Session, forward_graph, load_graph
 from sparsense.heads import HEADS
+from sparsense.networks.network import Network
 from sparsense.parity import Parity
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.detectors import CANDIDATES, Attached, Variant, attach
@@ -69,12 +71,23 @@ def to_precision(
     return _row(judged, list(found), stay), [row]
 
 
+def check_precision(recipe: Recipe, network: Network, held_out: Dataset) -> None:
+    """Refuse fewer bits where nothing can judge them.
+
+    Raises:
+        InputError: The network is no classifier, or calibration samples have no labels.
+    """
+    asked = recipe.precision.name
+    if asked != "float32" and (network.task != "classifier" or held_out.labels is None):
+        raise InputError(
+            f"precision: {asked} is judged by accuracy on data.calibration: expected a classifier, and labels there"
+        )
+
+
 def _judged(variant: Variant, recipe: Recipe, data: RunData, to: Short) -> tuple[bytes | None, Judged]:
     network, held_out = variant.network, data.calibration
-    if network.task != "classifier" or held_out.labels is None:
-        raise InputError(
-            f"precision: {to} is judged by accuracy on data.calibration: expected a classifier, and labels there"
-        )
+    check_precision(recipe, network, held_out)
+    assert held_out.labels is not None
     see = network.preprocessing
 
     def seen(inputs: NDArray[np.generic]) -> NDArray[np.float32]:

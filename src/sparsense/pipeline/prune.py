@@ -74,8 +74,12 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     if job.recipe.finetune is not None:
         training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)
         watch_of_sweep = pulse(network, job.data)
-        job.train("fine-tuning", training, after_step=lambda: mask.apply_(network.module), until=watch_of_sweep)
-        network.remembered = remembered(training)
+
+        def tuned() -> Network:
+            return replace(network, remembered=remembered(training))
+
+        job.train("fine-tuning", training, tuned, after_step=lambda: mask.apply_(network.module), until=watch_of_sweep)
+        network = tuned()
         stage("fine-tuned", network)
     network, told = compacted(job, network)
     notes += told

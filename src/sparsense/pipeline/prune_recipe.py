@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent
 from sparsense.errors import RecipeError
-from sparsense.files import staged_folder
+from sparsense.files import check_replaceable, staged_folder
 from sparsense.graph.sparse_form import smaller_form
 from sparsense.networks import save_network
 from sparsense.networks.network import example_input
@@ -15,12 +15,12 @@ from sparsense.pipeline.analysis import analysed
 from sparsense.pipeline.analysis_page import analysis_page
 from sparsense.pipeline.detectors import make_variant
 from sparsense.pipeline.job import Job
-from sparsense.pipeline.measure import accuracy_row
 from sparsense.pipeline.records import Scorer, kept_record
-from sparsense.pipeline.run import make_card, open_network, opened, prune_network
+from sparsense.pipeline.run import dense_accuracy, make_card, opened, prune_network
 from sparsense.pruning.dry_run import DryRun, dry_run, dry_run_heads, dry_run_weights
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
+from sparsense.training.initial import open_network
 
 
 def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
@@ -40,8 +40,12 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         RecipeError: The recipe says that nothing is pruned.
     """
     _require_prune(recipe)
-    with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
-        accuracy = [accuracy_row("dense", "as loaded", network, data.test)]
+    check_replaceable(output)
+    with (
+        opened(recipe, output, data_root, progress) as (network, data, state, trained),
+        staged_folder(output) as folder,
+    ):
+        accuracy = [dense_accuracy(network, data, trained)]
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
         job = Job(recipe, network, data.samples(), scorer, state, progress)
@@ -53,7 +57,8 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         content, note = smaller_form(variants[1].forward, some, "network.onnx")
         (folder / "network.onnx").write_bytes(content)
         card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
-        card.model_copy(update={"notes": [*card.notes, *filter(None, [note])]}).save(folder / "card.json")
+        more = {"trained": trained, "notes": [*card.notes, *filter(None, [note])]}
+        card.model_copy(update=more).save(folder / "card.json")
     return output
 
 
@@ -74,9 +79,10 @@ def analyse_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None
         raise RecipeError(
             "an analysis prunes channels or weights, layer by layer; heads have none", key="prune.structure"
         )
+    check_replaceable(output, "analysis.json")
     with (
+        opened(recipe, output, data_root, progress) as (network, data, state, _),
         staged_folder(output, mark="analysis.json") as folder,
-        opened(recipe, output, data_root, progress) as (network, data, state),
     ):
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from sparsense.benchmark.card import AccuracyRow, Card, Detector, Networks, RecipeText
+from sparsense.benchmark.card import AccuracyRow, Card, Detector, Networks, RecipeText, Trained
 from sparsense.benchmark.explanation_file import Drawn, Key, write_explanations
 from sparsense.benchmark.machine import this_machine, versions
 from sparsense.benchmark.report import write_report
@@ -18,12 +18,12 @@ from sparsense.benchmark.score_file import ScoreKey, write_scores
 from sparsense.data import Dataset
 from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent, write_detector
-from sparsense.errors import InputError
-from sparsense.files import staged_folder
-from sparsense.networks import load_network, save_network
+from sparsense.files import check_replaceable, staged_folder
+from sparsense.networks import save_network
 from sparsense.networks.network import Network
 from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
+from sparsense.pipeline.foreseeable import check_foreseeable
 from sparsense.pipeline.job import Job
 from sparsense.pipeline.measure import (
     accuracy_row,
@@ -40,15 +40,16 @@ from sparsense.pipeline.precision import to_precision
 from sparsense.pipeline.prune import Pruned, make_smaller
 from sparsense.pipeline.records import Scorer, kept_record, pruned_record
 from sparsense.pipeline.robust import robustness_rows
-from sparsense.pipeline.shared import pruning_state
-from sparsense.pipeline.state import State, kept_state, state_folder
-from sparsense.pipeline.train import train_first
-from sparsense.recipe.schema import NetworkSection, Recipe
+from sparsense.pipeline.shared import AFTER_PRUNING, pruning_state
+from sparsense.pipeline.state import GOING_ON, State, kept_state, state_folder
+from sparsense.pipeline.train import trained_first
+from sparsense.recipe.schema import Recipe
 from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
-from sparsense.training.loop import seeded
+from sparsense.training.initial import open_network
 
-GOING_ON = "going on where an interrupted job was"
+STAYS = "the recipe up to fine-tuning and the samples that are learnt from"
+Check = Callable[[Recipe, RunData, Network], object]
 
 
 def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
@@ -66,8 +67,12 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         The folder: `detector.onnx`, `card.json`, `scores.npz`, `sensitivities.safetensors`, `network.safetensors`
         with `network.json`, `report.html`, `report.md`, the other detectors in `others/`.
     """
-    with staged_folder(output) as folder, opened(recipe, output, data_root, progress) as (network, data, state):
-        accuracy = [accuracy_row("dense", "as loaded" if recipe.train is None else "trained", network, data.test)]
+    check_replaceable(output)
+    with (
+        opened(recipe, output, data_root, progress, check=check_foreseeable) as (network, data, state, trained),
+        staged_folder(output) as folder,  # put in its place before what is kept goes
+    ):
+        accuracy = [dense_accuracy(network, data, trained)]
         record = kept_record(network, recipe, data.train, progress, state)
         scorer = Scorer(recipe, data.train, record)
         with pruning_state(recipe, identity(recipe, data, network)[1:], state) as kept:
@@ -83,56 +88,47 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
             attach_heads(variant, recipe, data, progress=progress)
         quantisation, rows = to_precision(variants[-1], recipe, data, progress)
         card = make_card(recipe, data, variants, accuracy, (record, pruned), progress)
-        more = {"quantisation": quantisation, "accuracy": [*card.accuracy, *rows]}
+        more = {"trained": trained, "quantisation": quantisation, "accuracy": [*card.accuracy, *rows]}
         _write(card.model_copy(update=more), variants, folder)
     return output
 
 
 @contextmanager
 def opened(
-    recipe: Recipe, output: Path, data_root: str | None, progress: Progress
-) -> Iterator[tuple[Network, RunData, State]]:
-    """The network, the data and the kept state of a job."""
+    recipe: Recipe, output: Path, data_root: str | None, progress: Progress, *, check: Check = lambda *_: None
+) -> Iterator[tuple[Network, RunData, State, Trained | None]]:
+    """The network, the data and the kept state of a job, and how the network was trained.
+
+    Args:
+        recipe: Of the job.
+        output: Of the job; states lie beside it.
+        data_root: Folder of the published data sets and networks.
+        progress: Told about training, and about what an interrupted job has left.
+        check: Refuses before anything is trained what would fail later.
+    """
     torch.manual_seed(recipe.seed)
     data = load_data(recipe, data_root)
     root = first_data_root(data_root, recipe.data_root)
     network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed).for_columns(data.train.columns)
-    with kept_state(state_folder(output), *identity(recipe, data, network)) as state:
+    check(recipe, data, network)
+    with (
+        trained_first(network, recipe, data, output=output, progress=progress) as trained,
+        kept_state(state_folder(output), *identity(recipe, data, network), output=output, stays=STAYS) as state,
+    ):
         if state.begun:
             progress(GOING_ON, 1, 1)
-        train_first(network, recipe, data, state, output=output, progress=progress)
-        yield network, data, state
+        yield network, data, state, trained
 
 
 def identity(recipe: Recipe, data: RunData, network: Network) -> tuple[str, ...]:
-    """What makes a job: its recipe, its samples, its network."""
-    return recipe.to_yaml(), *(row.sha256 for row in data.rows()), network_sha256(network.module)
+    """What the pieces of a job depend on: what its recipe says up to pruning, what is learnt from, its network."""
+    text = recipe.model_dump_json(exclude={**AFTER_PRUNING, "data": True})
+    return text, *data.samples().facts(), repr(network.preprocessing), network_sha256(network.module)
 
 
-def open_network(section: NetworkSection, root: str | None, layout: str, *, seed: int = 0) -> Network:
-    """The network of a recipe; its weights may lie below the data root, its input takes the asked layout.
-
-    Without weights it is the same for the same seed.
-    """
-    weights = section.weights
-    if weights not in (None, "bundled") and not Path(weights).is_file():
-        if root is None or not (Path(root) / weights).is_file():
-            raise InputError(
-                f"loading the weights of network {section.source!r}: expected the file {weights}, found it neither "
-                f"here nor in the data root ({root or 'not set'}). Set the data root with --data-root, the environment "
-                "variable SPARSENSE_DATA, or the recipe key data_root; docs/data.md describes the files"
-            )
-        weights = str(Path(root) / weights)
-    with seeded(seed):
-        network = load_network(
-            section.source,
-            weights=weights,
-            options=section.options,
-            preprocessing=None if section.preprocessing is None else section.preprocessing.build(),
-            input_shape=None if section.input_shape is None else tuple(section.input_shape),
-            task=section.task,
-        )
-    return network.in_layout(layout)
+def dense_accuracy(network: Network, data: RunData, trained: Trained | None) -> AccuracyRow:
+    """How well the dense network does its task."""
+    return accuracy_row("dense", "as loaded" if trained is None else "trained", network, data.test)
 
 
 def prune_network(job: Job, test: Dataset, accuracy: list[AccuracyRow]) -> Pruned:

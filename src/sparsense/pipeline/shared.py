@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
@@ -23,7 +24,10 @@ from sparsense.recording.layers import network_sha256
 
 SHARED = "SPARSENSE_SHARED"
 """Environment variable: the folder. Everything in it is named by a hash of what it was made of."""
-AFTER_PRUNING = {"name", "heads", "fit", "calibrate", "precision", "robustness"}
+AFTER_PRUNING: dict[str, Any] = {
+    **dict.fromkeys(("name", "heads", "fit", "calibrate", "precision", "robustness"), True),
+    "export": {"tolerance"},
+}
 """Keys of a recipe that the pruned network does not depend on."""
 PATIENCE = 7 * 24 * 3600.0
 """Seconds that a run waits for another one that prunes alike; one that dies leaves its place at once."""
@@ -56,7 +60,7 @@ def pruning_state(recipe: Recipe, facts: tuple[str, ...], own: State) -> Iterato
     place.parent.mkdir(parents=True, exist_ok=True)
     with held_alone(place.with_suffix(".lock"), seconds=PATIENCE):
         try:
-            yield State(place, key)
+            yield State(place, key, own.output)
         except SparsenseError:  # as of a run's own state: what ended so is not gone on with
             shutil.rmtree(place, ignore_errors=True)
             raise

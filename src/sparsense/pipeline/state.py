@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 from sparsense import __version__
-from sparsense.errors import SparsenseError
+from sparsense.errors import SparsenseError, TrainingError
 from sparsense.files import atomic_write, staged_folder
 from sparsense.training.checkpoint import load_training, save_training
 from sparsense.training.loop import Report, Training
 
-KEY, DONE = "key", "done"
+GOING_ON = "going on where an interrupted job was"
+KEY, DONE, LEARNT = "key", "done", "learnt"
+Diverged = Callable[[TrainingError, Path], TrainingError]
 
 
 class Watch(Protocol):
@@ -33,10 +35,17 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """A folder of pieces, made when the first one is kept."""
+    """A folder of pieces, made when the first one is kept.
+
+    Args:
+        folder: Of the pieces.
+        key: Of the job.
+        output: Of the job; what outlives the state is written beside it. None: nothing does.
+    """
 
     folder: Path
     key: str
+    output: Path | None = None
 
     @property
     def begun(self) -> bool:
@@ -65,8 +74,19 @@ class State:
         after_step: Callable[[], object],
         report: Report,
         until: Watch | None = None,
+        diverged: Diverged = lambda error, _: error,
     ) -> None:
-        """Go through a training run, kept after every epoch, to its end or until something watched says stop."""
+        """Go through a training run, kept after every epoch, to its end or until something watched says stop.
+
+        Args:
+            name: Of the file that keeps it.
+            training: Not begun, or where this process left it.
+            after_step: Called after every step.
+            report: Told about every step.
+            until: Decides after every epoch whether it is over.
+            diverged: Given the error of a run that diverged and the file of its last good epoch, if there is one;
+                returns the error to raise.
+        """
         self.begin()
         file, over = self.folder / f"{name}.safetensors", False
         if file.is_file():
@@ -75,9 +95,17 @@ class State:
             if until is not None:
                 until.load_state(notes)
         while not (over or training.done):
-            training.epoch(after_step=after_step, report=report)
+            try:
+                training.epoch(after_step=after_step, report=report)
+            except TrainingError as error:
+                raise diverged(error, file) from error
             over = until is not None and until.update(training.module)
             save_training(training, file, over=over, **({} if until is None else until.state()))
+        self.worth_keeping()
+
+    def worth_keeping(self) -> None:
+        """Something was trained to its end: the state outlives errors now, not only kills."""
+        (self.begin() / LEARNT).touch()
 
     def begin(self) -> Path:
         """The folder, made if it is not there."""
@@ -89,21 +117,32 @@ class State:
 
 
 @contextmanager
-def kept_state(folder: Path, *identity: str) -> Iterator[State]:
-    """The state of a job; removed when the job is done, or ended with an error that the message explains.
+def kept_state(folder: Path, *identity: str, output: Path | None = None, stays: str = "the job") -> Iterator[State]:
+    """The state of a job; removed when the job is done, or ended with an error before anything was trained to its end.
+
+    An error after a training leaves the state, and says so in a note: what is no part of the identity can be changed,
+    and the next run goes on from there.
 
     Args:
         folder: Where it is kept. What another job has left there is removed.
-        identity: What makes the job: its recipe, hashes of its data and networks. Versions and the number of
-            threads are added, as they change the numbers.
+        identity: What makes the job: what its pieces depend on of its recipe, hashes of its data and networks. Versions
+            and the number of threads are added, as they change the numbers.
+        output: See `State`.
+        stays: What the identity is made of, in words.
     """
     key, found = job_key(*identity), folder / KEY
     if folder.is_dir() and (not found.is_file() or found.read_text() != key):
         shutil.rmtree(folder)
     try:
-        yield State(folder, key)
-    except SparsenseError:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield State(folder, key, output)
+    except SparsenseError as error:
+        if not (folder / LEARNT).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        error.add_note(
+            f"What was trained is not lost: it is kept in {folder}, and the next run with this output goes on from "
+            f"there, if these are as now: {stays}."
+        )
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,6 +160,6 @@ def passing_state() -> Iterator[State]:
         yield State(Path(folder), "")
 
 
-def state_folder(output: Path) -> Path:
+def state_folder(output: Path, kind: str = "state") -> Path:
     """Where a job with that output keeps its state: beside it."""
-    return output.with_name(f".{output.name}.state")
+    return output.with_name(f".{output.name}.{kind}")

@@ -59,7 +59,7 @@ def _started(job: Job, share: float) -> Journey:
         training = job.training(network, section, seed=job.recipe.seed)
         structure = "channel" if job.section.structure == "channel" else "weight"
         trigger = EarlyTrigger(share, structure) if schedule.name == "early_crop" else None
-        job.train("training the dense network", training, until=trigger)
+        job.train("training the dense network", training, lambda: network, until=trigger)
         save_journey(Journey(Cut(network), origin), folder)
 
     return load_journey(job.state.piece("dense", write), job.dense)
@@ -78,7 +78,8 @@ def _step(job: Job, before: Journey, asked: Asked, share: float) -> Journey:
 def _train_between(job: Job, done: Journey, index: int) -> None:
     network, mask = done.now.network, done.now.mask
     training = job.training(network, _settings(job, job.section.schedule.epochs), seed=job.recipe.seed + 1 + index)
-    job.train(f"training after step {index + 1}", training, after_step=lambda: mask.apply_(network.module))
+    name = f"training after step {index + 1}"
+    job.train(name, training, lambda: network, after_step=lambda: mask.apply_(network.module))
 
 
 def _rewound(done: Journey) -> Journey:

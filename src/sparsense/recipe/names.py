@@ -10,7 +10,7 @@ from typing import Any
 from sparsense.errors import RecipeError, SparsenseError, UnknownNameError
 from sparsense.recipe.robustness import RobustnessSection
 from sparsense.recipe.schema import Recipe, SourceSection
-from sparsense.recipe.training import ObjectiveSection
+from sparsense.recipe.training import ObjectiveSection, TrainingSection
 
 Problem = tuple[str, SparsenseError | ValueError]
 
@@ -101,11 +101,23 @@ def _torch_half(recipe: Recipe) -> Iterator[Problem]:
     if recipe.prune is not None:
         yield from _entry("prune", "criterion", recipe.prune.criterion, recipe.prune.options, CRITERIA)
     yield from _entry("sensitivity", "loss", recipe.sensitivity.loss, (), LOSSES)
-    search = None if recipe.prune is None else recipe.prune.search
-    for key, section in {"train": recipe.train, "finetune": recipe.finetune, "prune.search": search}.items():
-        for index, name in enumerate(section.augment if section is not None else ()):
+    for key, section in _trainings(recipe).items():
+        for index, name in enumerate(section.augment):
             yield from _entry(key, f"augment.{index}", name, (), AUGMENTATIONS)
-        if section is not None and section.objective is not None:
+    yield from objective_problems(recipe)
+
+
+def _trainings(recipe: Recipe) -> dict[str, TrainingSection]:
+    """The sections that train something, by their keys."""
+    search = None if recipe.prune is None else recipe.prune.search
+    sections = {"train": recipe.train, "finetune": recipe.finetune, "prune.search": search}
+    return {key: section for key, section in sections.items() if section is not None}
+
+
+def objective_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What is wrong with the objectives of a recipe, their options' values included; each with its key."""
+    for key, section in _trainings(recipe).items():
+        if section.objective is not None:
             yield from _objective(f"{key}.objective", section.objective, recipe)
 
 
@@ -114,6 +126,8 @@ def _objective(key: str, section: ObjectiveSection, recipe: Recipe) -> Iterator[
 
     known = list(_entry(key, "name", section.name, section.options, OBJECTIVES))
     yield from known
+    if not known:
+        yield from _made(key, section)
     needs = () if known else getattr(OBJECTIVES[section.name], "needs", ())
     if "outliers" in needs and recipe.data.outliers is None:
         yield f"{key}.name", ValueError(f"objective {section.name!r} learns from outliers: name them in data.outliers")
@@ -122,6 +136,19 @@ def _objective(key: str, section: ObjectiveSection, recipe: Recipe) -> Iterator[
             f"{key}.name",
             ValueError(f"objective {section.name!r} learns from the dense network, so it is for finetune"),
         )
+
+
+def _made(key: str, section: ObjectiveSection) -> Iterator[Problem]:
+    """Whether the objective can be made; what only the run has is stood in for."""
+    import torch
+
+    from sparsense.data.preprocessing import Preprocessing
+    from sparsense.training.objectives import Context, make_objective
+
+    try:
+        make_objective(section.name, section.options, Context(torch.nn.Identity(), Preprocessing(), torch.zeros(1, 1)))
+    except SparsenseError as error:
+        yield f"{key}.options", error
 
 
 def _entry(section: str, key: str, name: str, options: Collection[str], registry: Any) -> Iterator[Problem]:

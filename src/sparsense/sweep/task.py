@@ -81,7 +81,10 @@ def run_task(task: Task) -> Outcome:
         _check_room(task, reason)
         reason = reason or f"the run ended without the card {task.folder / 'card.json'}"
         body = {"reason": reason, "seconds": seconds}
-        return Outcome(task.key, done=False, body=body, stopped=task.watched and task.stop.exists())
+        stopped = task.watched and task.stop.exists()
+        if stopped:
+            _forget(task)
+        return Outcome(task.key, done=False, body=body, stopped=stopped)
     return Outcome(task.key, done=True, body={"seconds": seconds, **facts(card, task.folder)})
 
 
@@ -96,6 +99,12 @@ def facts(card: Card, folder: Path) -> dict[str, Any]:
         "test_n": next((row.count for row in card.data if row.role == "test"), 0),
         "candidates": [row.model_dump(mode="json") for row in candidates(card)],
     }
+
+
+def _forget(task: Task) -> None:
+    """Remove what a run keeps to be gone on with."""
+    for kind in ("state", "training"):
+        shutil.rmtree(task.folder.with_name(f".{task.folder.name}.{kind}"), ignore_errors=True)
 
 
 def _card(task: Task) -> Card | None:

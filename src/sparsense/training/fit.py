@@ -24,7 +24,8 @@ class Kept:
     """Where a run is kept.
 
     Args:
-        checkpoint: Written after every epoch; it goes when the run is done.
+        checkpoint: Written after every epoch. Whoever has put the result in its place removes it; until then a kill
+            costs nothing.
         identity: What makes the run, such as a hash of recipe and data; a file of another run is not gone on with.
         last_good: Gets the weights of the last good epoch when the run diverges.
     """
@@ -32,6 +33,11 @@ class Kept:
     checkpoint: Path
     identity: str
     last_good: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether the checkpoint is there, and of this run."""
+        return self.checkpoint.is_file() and read_notes(self.checkpoint).get("identity") == self.identity
 
 
 def fit(
@@ -59,9 +65,8 @@ def fit(
     Raises:
         TrainingError: It diverged; the message says where the weights of the last good epoch lie.
     """
-    checkpoint = kept.checkpoint
-    if checkpoint.is_file() and read_notes(checkpoint).get("identity") == kept.identity:
-        load_training(training, checkpoint)
+    if kept.begun:
+        load_training(training, kept.checkpoint)
     while not training.done:
         try:
             training.epoch(after_step=after_step, report=report)
@@ -70,25 +75,41 @@ def fit(
                 raise
             raise _explained(error, training, kept) from error
         if training.engine.rank == 0:
-            save_training(training, checkpoint, identity=kept.identity)
+            save_training(training, kept.checkpoint, identity=kept.identity)
             for log in logs:
                 log(training)
-    if training.engine.rank == 0:
-        checkpoint.unlink(missing_ok=True)
     training.module.to("cpu")
     return training.losses
 
 
 def _explained(error: TrainingError, training: Training[Any], kept: Kept) -> TrainingError:
     """The same error, with the place of the last good weights, which are written now."""
-    if not kept.checkpoint.is_file():
-        where = "No epoch was finished before, so nothing is kept"
-    else:
-        load_training(training, kept.checkpoint)
-        save_weights(training.module, kept.last_good)
-        where = f"The weights of the last good epoch ({len(training.losses)}) are kept in {kept.last_good}"
-        kept.checkpoint.unlink()
+    if not kept.begun:
+        return with_place(error, "No epoch was finished before, so nothing is kept")
+    which = back_to_last_good(training, kept.checkpoint)
+    save_weights(training.module, kept.last_good, remembered(training))
+    kept.checkpoint.unlink()
+    return with_place(error, f"The weights of {which} are kept in {kept.last_good}")
+
+
+def with_place(error: TrainingError, where: str) -> TrainingError:
+    """The same error, which also says what is left."""
     return TrainingError(f"{error} {where}.", step=error.step, learning_rate=error.learning_rate)
+
+
+def back_to_last_good(training: Training[Any], checkpoint: Path) -> str:
+    """Give a run that diverged the weights that it would have ended with before; says of which epoch they are.
+
+    Args:
+        training: Module and objective are changed.
+        checkpoint: Of this very run, after its last good epoch.
+    """
+    load_training(training, checkpoint)
+    if training.selection is None:
+        return f"the last good epoch ({len(training.losses)})"
+    training.load_state(training.selection.best)
+    best, rule = training.selection.best_epoch + 1, training.selection.rule
+    return f"the best good epoch ({best} of {len(training.losses)}, by {rule})"
 
 
 def save_weights(module: nn.Module, path: Path, remembered: Mapping[str, Tensor] = MappingProxyType({})) -> None:

@@ -17,27 +17,31 @@ from sparsense import __version__
 from sparsense.data import SOURCES, Dataset, first_data_root
 from sparsense.errors import RecipeError
 from sparsense.files import atomic_write
-from sparsense.networks import Network, load_network
+from sparsense.networks import Network
 from sparsense.networks.tensors import with_remembered
 from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.text import write_yaml
+from sparsense.training.chosen import how_chosen
 from sparsense.training.evaluate import accuracy
 from sparsense.training.fit import remembered
-from sparsense.training.loop import Report, seeded
-from sparsense.training.run import Samples, how_chosen, make_train_run, run_training
+from sparsense.training.initial import open_network
+from sparsense.training.loop import Report
+from sparsense.training.run import Samples, make_train_run, run_training, training_identity
 
 
 def train_reference(
     recipe: Recipe, folder: Path, *, data_root: str | None = None, report: Report = lambda *_: None
 ) -> Path:
-    """Train the network of a recipe as its section `train` says, from its initial weights.
+    """Train the network of a recipe as its section `train` says, from the weights that `network.weights` names.
 
-    A run that was killed goes on where it was, when it is started again.
+    A run that was killed goes on where it was, when it is started again. What is kept for that goes last: weights and
+    card are in their place then.
 
     Args:
         recipe: Needs the sections `network`, `data` and `train`; the others are not looked at.
         folder: Gets `NAME.safetensors`, which `load_network(source, weights=...)` reads, the training card
-            `NAME.json` (recipe, data hashes, seed, versions, losses and accuracies), and `NAME.csv`, a row per epoch.
+            `NAME.json` (recipe, data hashes, seed, versions, losses, and for classifiers accuracies: null for a set
+            without labels), and `NAME.csv`, a row per epoch.
         data_root: Where the published data sets lie.
         report: See `sparsense.training.loop.train`.
 
@@ -54,42 +58,35 @@ def train_reference(
     data = {split: part.named_like(data["train"]) for split, part in data.items()}
     others = {key: getattr(recipe.data, key) for key in ("outliers", "validation_anomalies")}
     loaded = {key: section and _load(section, recipe, data_root) for key, section in others.items()}
-    network = initial_network(recipe).for_columns(data["train"].columns)
-    weights = folder / f"{recipe.name}.safetensors"
-    training = make_train_run(network, recipe, Samples(data["train"], **loaded))
-    checkpoint = weights.with_suffix(".training.safetensors")
-    losses = run_training(training, recipe, checkpoint, beside=folder / recipe.name, report=report)
+    root = first_data_root(data_root, recipe.data_root)
+    network = open_network(recipe.network, root, recipe.export.layout, seed=recipe.seed)
+    network = network.for_columns(data["train"].columns)
+    weights, samples = folder / f"{recipe.name}.safetensors", Samples(data["train"], **loaded)
+    checkpoint, identity = weights.with_suffix(".training.safetensors"), training_identity(network, recipe, samples)
+    training = make_train_run(network, recipe, samples)
+    losses = run_training(training, recipe, checkpoint, identity=identity, beside=folder / recipe.name, report=report)
     network.remembered = remembered(training)
     if training.engine.rank == 0:
-        _write(weights, network, _card(recipe, network, data | _present(loaded), losses) | how_chosen(training))
+        written = _write(weights, network)
+        card = _card(recipe, network, data | _present(loaded), losses) | how_chosen(training) | written
+        with atomic_write(weights.with_suffix(".json")) as card_file:
+            card_file.write_text(json.dumps(card, indent=1), "utf-8")
+        checkpoint.unlink(missing_ok=True)
     return weights
 
 
-def _write(weights: Path, network: Network, card: dict[str, Any]) -> None:
+def _write(weights: Path, network: Network) -> dict[str, str]:
+    """Put the weights in their place; the card of older ones, which is not theirs, goes before."""
     tensors = with_remembered(network.module.state_dict(), network.remembered)
     content = save({name: tensor.clone() for name, tensor in tensors.items()})
-    card |= {"weights_sha256": hashlib.sha256(content).hexdigest()}
-    with atomic_write(weights) as weights_file, atomic_write(weights.with_suffix(".json")) as card_file:
+    with atomic_write(weights) as weights_file:
         weights_file.write_bytes(content)
-        card_file.write_text(json.dumps(card, indent=1), "utf-8")
+        weights.with_suffix(".json").unlink(missing_ok=True)
+    return {"weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _present(loaded: dict[str, Dataset | None]) -> dict[str, Dataset]:
     return {key: dataset for key, dataset in loaded.items() if dataset is not None}
-
-
-def initial_network(recipe: Recipe) -> Network:
-    """The network before training, the same for the same seed."""
-    section = recipe.network
-    with seeded(recipe.seed):
-        return load_network(
-            section.source,
-            weights=section.weights,
-            options=section.options,
-            preprocessing=section.preprocessing.build() if section.preprocessing else None,
-            input_shape=tuple(section.input_shape) if section.input_shape else None,
-            task=section.task,
-        )
 
 
 def _load(section: SourceSection, recipe: Recipe, data_root: str | None) -> Dataset:
@@ -125,8 +122,12 @@ def _card(recipe: Recipe, network: Network, data: dict[str, Dataset], losses: li
     }
 
 
-def _accuracies(network: Network, data: dict[str, Dataset]) -> dict[str, float]:
-    """Of classifiers, on what is not anomalous."""
+def _accuracies(network: Network, data: dict[str, Dataset]) -> dict[str, float | None]:
+    """Of classifiers, on what is not anomalous; None for a set without labels."""
     if network.task != "classifier":
         return {}
-    return {split: round(accuracy(network, data[split]), 6) for split in ("train", "calibration", "test")}
+    sets = {split: data[split] for split in ("train", "calibration", "test")}
+    return {
+        split: None if dataset.labels is None else round(accuracy(network, dataset), 6)
+        for split, dataset in sets.items()
+    }

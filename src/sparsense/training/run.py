@@ -47,16 +47,31 @@ class Samples:
     outliers: Dataset | None = None
     validation_anomalies: Dataset | None = None
 
+    def facts(self) -> list[str]:
+        """What numbers that are learnt from them depend on: hashes of content, and where windows lie in time."""
+        sets = {name: dataset for name, dataset in vars(self).items() if dataset is not None}
+        return [
+            f"{name} {dataset.sha256()} {[] if dataset.spans is None else dataset.spans.tolist()}"
+            for name, dataset in sets.items()
+        ]
+
 
 def run_training(
-    training: Training[Any], recipe: Recipe, checkpoint: Path, *, beside: Path, report: Report = lambda *_: None
+    training: Training[Any],
+    recipe: Recipe,
+    checkpoint: Path,
+    *,
+    identity: str,
+    beside: Path,
+    report: Report = lambda *_: None,
 ) -> list[float]:
     """Go through the run of a recipe's section `train`.
 
     Args:
         training: See `make_train_run`.
         recipe: The recipe.
-        checkpoint: Kept until the run is done.
+        checkpoint: Written after every epoch; to be removed when the result is in its place.
+        identity: See `training_identity`.
         beside: A path without suffix: `.csv` gets the log, `.last-good.safetensors` what is left when it diverges.
         report: See `sparsense.training.loop.train`.
 
@@ -68,16 +83,27 @@ def run_training(
     logs = [csv_log(beside.with_name(f"{beside.name}.csv"))]
     if recipe.train.tensorboard:
         logs.append(tensorboard_log(beside.with_name(f"{beside.name}.tensorboard")))
-    kept = Kept(checkpoint, _identity(training, recipe), beside.with_name(f"{beside.name}.last-good.safetensors"))
+    kept = Kept(checkpoint, identity, beside.with_name(f"{beside.name}.last-good.safetensors"))
     return fit(training, kept, logs=logs, report=report)
 
 
-def _identity(training: Training[Any], recipe: Recipe) -> str:
-    """A hash of everything that the numbers depend on: recipe, samples, initial weights, versions, threads."""
-    text = recipe.model_dump_json(include={"seed", "network", "data", "train"})
-    digest = hashlib.sha256(f"{text}{__version__}{torch.__version__}{torch.get_num_threads()}".encode())
-    assert isinstance(training.batches, Batches)
-    for tensor in (training.batches.inputs, training.batches.labels, *training.module.state_dict().values()):
+def training_identity(network: Network, recipe: Recipe, samples: Samples) -> str:
+    """A hash of everything that the numbers of a training depend on.
+
+    Sections `network` and `train`, the seed, all samples (what is held out is a part of them), preprocessing, initial
+    weights, versions, threads. What is only measured on is no part of it.
+
+    Args:
+        network: Before its training.
+        recipe: With a section `train`.
+        samples: What is learnt and chosen from.
+    """
+    text = recipe.model_dump_json(include={"seed", "network", "train"})
+    facts = [text, __version__, torch.__version__, str(torch.get_num_threads()), repr(network.preprocessing)]
+    facts += samples.facts()
+    digest = hashlib.sha256("\n".join(facts).encode())
+    for name, tensor in network.module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -216,16 +242,3 @@ def _tensor(network: Network, dataset: Dataset | None) -> Tensor | None:
     if dataset is None:
         return None
     return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(dataset.inputs)))
-
-
-def how_chosen(training: Training[Any]) -> dict[str, Any]:
-    """How the epoch was chosen, for the card."""
-    if training.selection is None:
-        return {"select": "last"}
-    chosen = training.selection
-    return {
-        "select": chosen.rule,
-        "uses_labels": chosen.rule == "val_auroc",
-        "epoch": chosen.best_epoch + 1,
-        "values": [round(value, 6) for value in chosen.values],
-    }

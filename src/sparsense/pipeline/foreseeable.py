@@ -1,0 +1,56 @@
+"""What would fail after the training of a run, and can be known before it, is refused before it."""
+
+from __future__ import annotations
+
+from sparsense.calibrate import check_enough, samples_needed
+from sparsense.data import Dataset
+from sparsense.detector import check_head
+from sparsense.errors import CalibrationError, RecipeError
+from sparsense.extras import need
+from sparsense.heads import HEADS
+from sparsense.networks.network import Network, check_forward, example_input
+from sparsense.pipeline.data import RunData
+from sparsense.pipeline.precision import check_precision
+from sparsense.recipe.names import objective_problems
+from sparsense.recipe.schema import CalibrateSection, Recipe
+from sparsense.recording.losses import LOSSES
+
+
+def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
+    """Refuse a run that cannot end well, before its first step.
+
+    Args:
+        recipe: Of the run.
+        data: All of its sets.
+        network: Before its training.
+
+    Raises:
+        RecipeError: An option of an objective or a head cannot be.
+        InputError: A head, the loss of the sensitivities or the precision does not suit the network or the labels.
+        CalibrationError: Too few calibration samples for the asked rate.
+        MissingExtraError: The report cannot be written.
+    """
+    for key, problem in objective_problems(recipe):
+        raise RecipeError(str(problem), key=key) from problem
+    for section in recipe.heads:
+        check_head(HEADS[section.name](**section.options), network.task, data.train)
+    LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
+    _check_calibration(recipe.calibrate, data.calibration, network)
+    check_precision(recipe, network, data.calibration)
+    for module in ("jinja2", "plotly.offline"):
+        need(module, doing="writing a report", extra="report")
+
+
+def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network) -> None:
+    rate = section.false_alarm_rate
+    check_enough(len(held_out), rate)
+    if section.per_class != "strict" or network.task != "classifier":
+        return
+    each, classes = samples_needed(rate), check_forward(network).shape[1]
+    if len(held_out) < (needed := each * classes):
+        raise CalibrationError(
+            f"calibrating class by class: a false-alarm rate of {rate} needs at least {each} samples of each of "
+            f"{classes} predicted classes; got {len(held_out)} in all: give more, allow a higher rate, or let classes "
+            "share the threshold of all samples (per class: pool)",
+            needed=needed,
+        )

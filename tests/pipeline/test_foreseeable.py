@@ -1,0 +1,50 @@
+"""What would fail after a training is refused before its first step."""
+
+from __future__ import annotations
+
+import pytest
+from test_train_recipe import recipe
+
+from sparsense.errors import CalibrationError, InputError, RecipeError
+from sparsense.pipeline import run_recipe
+from sparsense.recipe.load import read_recipe
+
+CLASSIFIER = {
+    "network": {"source": "mnist_convnet", "weights": None}, "train.objective": None, "sensitivity.loss": "energy",
+    "heads": ["energy"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"calibrate.false_alarm_rate": 0.03}, CalibrationError, "needs at least 33 calibration samples; got 30"),
+        ({"heads": ["energy"]}, InputError, "head 'energy': it is for a classifier, and this network is a reconstr"),
+        ({"heads": ["fusion"]}, InputError, "head 'fusion': it is for a classifier, and this network is a reconstr"),
+        ({"sensitivity.loss": "cross_entropy"}, InputError, "a loss over classes needs logits"),
+        ({"precision": "int8"}, InputError, "precision: int8 is judged by accuracy"),
+        ({**CLASSIFIER, "calibrate.per_class": "strict"}, CalibrationError, "at least 9 samples of each of 10 predict"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_training(changes, error, message, tmp_path):
+    told = []
+    with pytest.raises(error, match=message):
+        run_recipe(recipe(**changes), output=tmp_path / "tiny", progress=lambda what, *_: told.append(what))
+    assert not told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["train.objective", "finetune.objective"])
+def test_values_of_objectives_are_tried_when_the_recipe_is_read(key):
+    changes = {"finetune": {"epochs": 1}, key: {"name": "gradcon", "options": {"alpha": -1}}}
+    with pytest.raises(RecipeError, match=rf"{key}\.options: .*gradcon needs alpha, beta and kl >= 0; got -1"):
+        recipe(**changes)
+
+
+def test_values_of_objectives_are_tried_before_a_run_of_a_recipe_that_was_not_checked(tmp_path):
+    good, bad = ({"name": "distillation", "options": {"temperature": value}} for value in (4.0, 0.0))
+    assert recipe(finetune={"epochs": 1, "objective": good}).finetune.objective.options == {"temperature": 4.0}
+    unchecked = read_recipe(recipe().to_yaml(), {"finetune": {"epochs": 1, "objective": bad}})
+    with pytest.raises(RecipeError, match=r"finetune\.objective\.options: .*temperature > 0"):
+        run_recipe(unchecked, output=tmp_path / "tiny")
+    assert not list(tmp_path.iterdir())
