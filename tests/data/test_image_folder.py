@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +88,20 @@ def test_labels_follow_the_names_of_another_folder(tmp_path):
     ):
         train.named_like(test)
     assert train.named_like(load(tmp_path / "train" / "a")) is train  # a flat folder has no names
+
+
+def test_images_are_in_memory_once(tmp_path):
+    for index in range(30):
+        paint(tmp_path / f"{index}.png", index, size=(64, 64))
+    options = {"path": str(tmp_path), "size": (128, 128), "channels": 3}
+    whole = SOURCES["image_folder"]("all", **options).inputs  # everything is imported now
+    tracemalloc.start()
+    try:
+        SOURCES["image_folder"]("all", **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * whole.nbytes
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from sparsense.autodiff.rule import RULES, Rule
 from sparsense.data.dataset import Dataset
 from sparsense.data.digests import digests
 from sparsense.data.preprocessing import Preprocessing
-from sparsense.detector import PARITY_KEY, AttachSettings, attach_to_file, fit_head, verify
+from sparsense.detector import PARITY_KEY, AttachSettings, attach_to_file, fit_head, recalibrate, verify
 from sparsense.detector.gradients import check_gradients
 from sparsense.detector.second_opinion import IN_DOUBLE, UNOPTIMISED, check_forward, second_opinion
 from sparsense.detector.seen import count_seen
@@ -83,6 +84,8 @@ def test_a_private_file_holds_no_inputs_and_no_hashes(model: Path) -> None:
     assert not np.isin(digests(stored.inputs), known).any()
     assert count_seen(metadata, known) is None
     assert all(row["agrees"] for row in verify(path))
+    recalibrate(path, [tiny_data("own", 99, seed=9).inputs])
+    assert count_seen(ExportedDetector(path).metadata, known) is None
     attach(model, "energy")
     metadata = ExportedDetector(path).metadata
     assert np.isin(digests(Parity.unpack(metadata[PARITY_KEY]).inputs), known).sum() == 16
@@ -173,6 +176,23 @@ def test_second_opinion_in_double_is_torch_to_the_rounding_of_constants(scored) 
     assert parity.oracle == IN_DOUBLE
     assert parity.scores.dtype == np.float64
     np.testing.assert_allclose(parity.scores, oracle_scores(scored, tiny_network(), inputs), rtol=3e-6)
+
+
+def test_the_clock_does_not_choose_the_inputs_of_the_second_opinion(scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tiny_data("test", 20, seed=5).inputs
+    for per_call in (0.001, 1.5, 2.9):
+        clock = itertools.count(step=per_call)
+        monkeypatch.setattr("sparsense.detector.second_opinion.perf_counter", lambda clock=clock: next(clock))
+        np.testing.assert_array_equal(second_opinion(scored, inputs, tolerance=1e-5).inputs, inputs)
+    clock = itertools.count(step=20)  # the estimate is far off
+    monkeypatch.setattr("sparsense.detector.second_opinion.perf_counter", lambda: next(clock))
+    np.testing.assert_array_equal(second_opinion(scored, inputs, tolerance=1e-5).inputs, inputs[[0, 10, 19]])
+
+
+def test_a_graph_that_takes_long_is_given_fewer_inputs_of_all_kinds(scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tiny_data("test", 20, seed=5).inputs
+    monkeypatch.setattr("sparsense.detector.second_opinion.nanoseconds", lambda _: 7_500_000_000)
+    np.testing.assert_array_equal(second_opinion(scored, inputs, tolerance=1e-5).inputs, inputs[[0, 19]])
 
 
 def test_second_opinion_that_is_too_slow_says_so(scored) -> None:

@@ -70,7 +70,9 @@ def image_folder(
             f"{len(chosen)} images of {folder} at {height} x {width} need {total:,} bytes; the limit is "
             f"{MAX_BYTES:,}. Choose a smaller size or a limit."
         )
-    pixels = np.stack([read_image(files[i], (height, width), channels) for i in chosen])
+    pixels = np.empty((len(chosen), height, width, channels), np.uint8)  # a list of images would need as much again
+    for row, index in enumerate(chosen):
+        pixels[row] = read_image(files[index], (height, width), channels)
     return Dataset(name, pixels, None if labels is None else labels[chosen], class_names=names)
 
 

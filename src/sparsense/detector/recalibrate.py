@@ -75,7 +75,8 @@ def recalibrate(
     else:
         held_out, data, hashes = _scored(detector, inputs, name)
         held_out, data, hashes = _unseen(held_out, data, hashes, unpack(seen, FITTED))
-        seen[CALIBRATED] = pack(hashes)
+        if seen:  # of a private file none are kept
+            seen[CALIBRATED] = pack(hashes)
     op, score, answer, explanations = _reopened(model)
     with left_out_named((data or {}).get("left_out", 0)):
         found = calibration_of(

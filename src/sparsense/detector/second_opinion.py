@@ -15,6 +15,7 @@ from sparsense.autodiff.differentiate import ancestors, is_float
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.double import CANNOT, Double
 from sparsense.detector.fit import Scored
+from sparsense.detector.work import nanoseconds
 from sparsense.errors import ExportError
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.original import Original
@@ -23,6 +24,8 @@ from sparsense.parity import DISTURBANCES, Parity, settled
 
 IN_DOUBLE = "the same graph in float64, by the reference implementation of ONNX"
 UNOPTIMISED = "the same graph in float32, by ONNX Runtime without optimisations"
+PATIENCE = 4
+"""How much longer than asked it may take before a clock decides; with three disturbances, 2 inputs of `seconds` / 2."""
 Array = NDArray[Any]
 
 
@@ -62,8 +65,10 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
         scored: The network with its fitted head.
         inputs: As the detector takes them, at least 2.
         tolerance: Of the comparison.
-        seconds: The float64 evaluation may take about so long: it is given fewer inputs (at least 2), or replaced by
-            a float32 one when the reference implementation is too slow for 2 or lacks an operator.
+        seconds: The float64 evaluation should take about so long: it is given fewer inputs (at least 2). How many is
+            told by the graph, not by a clock, so that the same call chooses the same; only where it takes several times
+            as long are they fewer, or is it replaced by a float32 one when the reference implementation is too slow
+            for 2. So it is when it lacks an operator.
 
     Returns:
         Scores and the oracle's name, which says what was done and why.
@@ -72,12 +77,14 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
         evaluate = Double(scored.network.model, [scored.score])
         start = perf_counter()
         first = evaluate(inputs[:1])[0]
-        count = int(seconds / (perf_counter() - start)) // (1 + DISTURBANCES)
+        longest = int(PATIENCE * seconds / (perf_counter() - start)) // (1 + DISTURBANCES)
     except CANNOT as error:
         return _single(scored, inputs, tolerance, f"float64 failed: {type(error).__name__}: {error}"[:200])
-    if count < 2:
+    if longest < 2:
         return _single(scored, inputs, tolerance, f"float64 takes more than {seconds / 2:.0f} s per input")
-    chosen = inputs[:count]
+    usual = int(1e9 * seconds / nanoseconds(scored.network.model)) // (1 + DISTURBANCES)
+    count = min(max(usual, 2), longest, len(inputs))
+    chosen = inputs[np.linspace(0, len(inputs) - 1, count).round().astype(int)]  # of all kinds; the first is the first
     rest = _one_by_one(lambda batch: evaluate(batch)[0], chosen[1:])
     scores, found = np.concatenate([first, *rest]), [scored.scores(chosen, batch_size=size) for size in (1, count)]
     return settled(chosen, scores, found, partial(_disturbed, scored), oracle=IN_DOUBLE, tolerance=tolerance)
