@@ -65,10 +65,10 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
         scored: The network with its fitted head.
         inputs: As the detector takes them, at least 2.
         tolerance: Of the comparison.
-        seconds: The float64 evaluation should take about so long: it is given fewer inputs (at least 2). How many is
-            told by the graph, not by a clock, so that the same call chooses the same; only where it takes several times
-            as long are they fewer, or is it replaced by a float32 one when the reference implementation is too slow
-            for 2. So it is when it lacks an operator.
+        seconds: The float64 evaluation should take about so long, and gets fewer inputs (at least 2) for that. How many,
+            the graph says and no clock, so that the same call chooses the same. Only where it takes several times as
+            long are there fewer still. It is replaced by a float32 one when the reference implementation is too slow
+            for 2, or lacks an operator.
 
     Returns:
         Scores and the oracle's name, which says what was done and why.
