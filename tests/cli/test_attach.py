@@ -34,6 +34,7 @@ def attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `attach_to_file` was called with, in a folder with models and data."""
     monkeypatch.chdir(tmp_path)
     write_model("colour.onnx", 3, 4, 5)
+    write_model("last.onnx", 4, 5, 3)
     write_model("rows.onnx", 6)
     write_model("free.onnx", 3, "H", "W")
     Path("images").mkdir()
@@ -121,6 +122,13 @@ def test_rows_with_labels(attached: dict[str, Any]) -> None:
     np.testing.assert_array_equal(fit.labels, fit.inputs[:, 0] / 6 % 2)
 
 
+def test_a_model_with_channels_last(attached: dict[str, Any]) -> None:
+    result = attach("--mean", "0.1,0.2,0.3", model="last.onnx")
+    assert result.exit_code == 0, result.output
+    assert attached["fit"].inputs.shape == (20, 4, 5, 3)
+    assert attached["preprocessing"] == Preprocessing("NHWC", "uint8", 1 / 255, (0.1, 0.2, 0.3))
+
+
 def test_a_model_of_free_size(attached: dict[str, Any]) -> None:
     assert attach("--size", "6,7", model="free.onnx").exit_code == 0
     assert attached["fit"].inputs.shape == (20, 6, 7, 3)
@@ -135,7 +143,8 @@ def test_a_model_of_free_size(attached: dict[str, Any]) -> None:
          "--std: expected numbers with commas between, such as 0.5,0.5; got 'a'"),
         ([], "rows.onnx", "images", "the model takes rows of 6 numbers: give an .npz or .npy file instead of images"),
         ([], "two.onnx", "images",
-         "attaching to two.onnx: expected one input [N, C, H, W] or [N, D]; found x0 ['N', 6], x1 ['N', 6]"),
+         ("attaching to two.onnx: expected one input [N, C, H, W], [N, H, W, C] or [N, D]; "
+          "found x0 ['N', 6], x1 ['N', 6]")),
         ([], "no.onnx", "images", "inspecting no.onnx: there is no such file"),
         ([], "colour.onnx", "nowhere", "there is no folder nowhere"),
         (["--option", "x"], "colour.onnx", "images",

@@ -154,13 +154,18 @@ def _head_options(head: str, assignments: list[str]) -> dict[str, Any]:
 
 def input_shape(model: Path, size: str | None) -> tuple[int, ...]:
     """The shape of one input, (C, H, W) or (D,), as the model declares it."""
+    from sparsense.graph.channels import channels_last
     from sparsense.inspect import inspect_file
 
     inputs = inspect_file(model).inputs
     if len(inputs) != 1 or len(inputs[0].shape) not in (2, 4):
         found = ", ".join(f"{value.name} {list(value.shape)}" for value in inputs)
-        raise InputError(f"attaching to {model}: expected one input [N, C, H, W] or [N, D]; found {found}")
+        raise InputError(
+            f"attaching to {model}: expected one input [N, C, H, W], [N, H, W, C] or [N, D]; found {found}"
+        )
     shape = list(inputs[0].shape[1:])
+    if channels_last(inputs[0].shape):
+        shape = [shape[2], *shape[:2]]
     if size is not None and len(shape) == 3:
         shape[1:] = map(int, _numbers(size, "--size"))
     known = tuple(side for side in shape if isinstance(side, int))

@@ -29,6 +29,7 @@ from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import held_out, left_out_named, properties
 from sparsense.errors import GraphError, SparsenseError
 from sparsense.files import check_place
+from sparsense.graph.channels import channels_first
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
 from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
@@ -108,9 +109,9 @@ def attach_to_file(
     first = model.graph.outputs[0]
     if settings.output_name is None and _task(head) == "classifier":
         model = in_front_of_softmax(model)
+    answer, model = model.graph.outputs[0], channels_first(model)
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
-    answer = model.graph.outputs[0]
     with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
     unseen = preprocessing.arrange(calibration.inputs)
@@ -135,7 +136,7 @@ def attach_to_file(
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit) | _accuracy(scored), "calibration": {**_describe(given), "left_out": left_out}},
         "versions": {package: metadata.version(package) for package in PACKAGES},
-        "checks": {"forward": _forward(network, model, model_path, preprocessing, compared)}
+        "checks": {"forward": _forward(network, (model_path, answer), model, preprocessing, compared)}
         | _gradients(head, network, compared),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
         "warnings": _warnings(scored),
@@ -208,11 +209,15 @@ def _obstacles_named(network: ForwardGraph) -> Iterator[None]:
 
 
 def _forward(
-    network: ForwardGraph, model: ir.Model, path: str | Path, preprocessing: Preprocessing, inputs: Array
+    network: ForwardGraph,
+    file: tuple[str | Path, ir.Value],
+    model: ir.Model,
+    preprocessing: Preprocessing,
+    inputs: Array,
 ) -> dict[str, Any]:
     """The network in the detector against the file as it is; or as it was read, where that cannot run."""
     try:
-        original, note = Original(path, model.graph.outputs[0].name), "the file as it was given"
+        original, note = Original(file[0], file[1].name), "the file as it was given"
         return check_forward(network, original, preprocessing, inputs) | {"with": note}
     except GraphError as error:
         original, note = Original(ir.to_proto(model)), f"the model as it was read, for the file does not run: {error}"

@@ -11,6 +11,7 @@ from onnx import helper
 
 from sparsense.errors import GraphError
 from sparsense.graph.batch import in_batches
+from sparsense.graph.channels import channels_last
 from sparsense.graph.load import Source, parse
 from sparsense.graph.precision import is_half
 from sparsense.graph.run import Session
@@ -44,13 +45,15 @@ class Original:
         tensor = inputs[0].type.tensor_type
         self._dtype, self._input = helper.tensor_dtype_to_np_dtype(tensor.elem_type), inputs[0].name
         self._fixed = tensor.shape.dim[0].dim_value if tensor.shape.dim else 0
+        self._last = channels_last([dim.dim_value for dim in tensor.shape.dim])
         self._session = Session(_with_output(proto, output).SerializeToString(), threads=1)
 
     def __call__(self, inputs: Array) -> NDArray[np.float32]:
-        """Inputs as the network takes them, float32 `[n, ...]` -> answers `[n, ...]`."""
-        given = inputs.astype(self._dtype)
+        """Inputs, float32 `[n, ...]` -> answers `[n, ...]`; channels come second, wherever the file has them."""
+        given = np.ascontiguousarray(np.moveaxis(inputs, 1, -1) if self._last else inputs, self._dtype)
         found = in_batches(self._session, given, self._fixed) if self._fixed else self._session(given)[0]
-        return np.asarray(found, np.float32)
+        answer = np.asarray(found, np.float32)
+        return np.moveaxis(answer, -1, 1) if self._last and channels_last(answer.shape) else answer
 
 
 def _with_output(proto: onnx.ModelProto, name: str | None) -> onnx.ModelProto:
