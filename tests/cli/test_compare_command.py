@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.example_run import make_card, make_scores
+from sparsense.benchmark.bench import Contestant, Judged
 from sparsense.benchmark.metrics import auroc
 from sparsense.benchmark.score_file import ScoreKey, write_scores
 from sparsense.benchmark.uncertainty import Pair, compare
 from sparsense.cli import app
+from sparsense.sweep.compare import _separation
 from tiny_detectors import write_detector
 
 
@@ -103,3 +105,13 @@ def test_detector_files_are_compared_on_given_data(tmp_path, monkeypatch):
         ("AUROC", "far"), ("FPR95", "far"), ("false alarms", "test"), ("detected", "far"),
     ]  # fmt: skip
     assert {row["difference"] for row in rows} == {0.0}
+
+
+def test_a_single_anomaly_tells_no_runs_apart():
+    usual = np.linspace(0, 1, 200)
+    runs = [
+        Contestant(name, Judged.of(usual, usual > 1), {"x": Judged.of([s], [True])}) for name, s in (("a", 0), ("b", 2))
+    ]
+    auroc_row, _ = _separation(*runs, 0)
+    assert auroc_row.difference == pytest.approx(1, abs=0.01)
+    assert not auroc_row.told_apart
