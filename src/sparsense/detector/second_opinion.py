@@ -65,7 +65,7 @@ def second_opinion(scored: Scored, inputs: Array, *, tolerance: float, seconds: 
         scored: The network with its fitted head.
         inputs: As the detector takes them, at least 2.
         tolerance: Of the comparison.
-        seconds: The float64 evaluation should take about so long, and gets fewer inputs (at least 2) for that. How many,
+        seconds: The float64 evaluation should take about so long, and gets fewer inputs (at least 2) for it. How many,
             the graph says and no clock, so that the same call chooses the same. Only where it takes several times as
             long are there fewer still. It is replaced by a float32 one when the reference implementation is too slow
             for 2, or lacks an operator.
