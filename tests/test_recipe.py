@@ -65,6 +65,14 @@ def test_preprocessing_becomes_the_class_that_networks_use() -> None:
     assert section.build() == Preprocessing(layout="NCHW", mean=(0.5,), std=(0.25,))
 
 
+def test_overrides_are_not_changed_by_later_ones() -> None:
+    overrides = {"prune": {"sparsity": 0.5}, "prune.sparsity": 0.7}
+    recipe = read_recipe(LEAST, overrides)
+    assert recipe.prune is not None
+    assert recipe.prune.sparsity == 0.7
+    assert overrides["prune"] == {"sparsity": 0.5}
+
+
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 

@@ -33,7 +33,9 @@ BATCHES = (1, 2, 7)
 _SPATIAL = {2: "height", 3: "width"}
 
 
-def export_forward(network: Network, *, dynamic_spatial: bool = False, tolerance: float = 1e-5) -> onnx.ModelProto:
+def export_forward(
+    network: Network, *, dynamic_spatial: bool = False, tolerance: float = 1e-5, opset: int | None = None
+) -> onnx.ModelProto:
     """The network as one ONNX graph, `input` float32 `[batch, ...]` -> `output`, with a free batch axis.
 
     Initializers keep the names of the module's parameters and buffers, nodes are named `layer/Operator`, batch
@@ -44,6 +46,7 @@ def export_forward(network: Network, *, dynamic_spatial: bool = False, tolerance
         dynamic_spatial: Leave height and width free as well; the network must allow it.
         tolerance: Largest allowed |onnx - torch| relative to the largest |torch| of a batch, for random inputs
             in batches of 1, 2 and 7 (and of twice the size, where that is free), where torch sees them one by one.
+        opset: Of the default domain, at least 18; None: 20.
 
     Raises:
         ExportError: The network cannot be traced, or its numbers differ by more than `tolerance`.
@@ -52,14 +55,14 @@ def export_forward(network: Network, *, dynamic_spatial: bool = False, tolerance
         raise ExportError(
             f"exporting network {network.source!r}: dynamic_spatial needs inputs (C, H, W); found {network.input_shape}"
         )
-    model = _trace(network, {0: "batch"} | (_SPATIAL if dynamic_spatial else {}))
+    model = _trace(network, {0: "batch"} | (_SPATIAL if dynamic_spatial else {}), opset or OPSET)
     _clean(model, network.source)
     proto = ir.to_proto(model)
     _compare(network, proto, [1, 2] if dynamic_spatial else [1], tolerance)
     return proto
 
 
-def _trace(network: Network, free_axes: dict[int, str]) -> ir.Model:
+def _trace(network: Network, free_axes: dict[int, str], opset: int) -> ir.Model:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -69,7 +72,7 @@ def _trace(network: Network, free_axes: dict[int, str]) -> ir.Model:
                 dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free_axes.items()},),
                 input_names=["input"],
                 output_names=["output"],
-                opset_version=OPSET,
+                opset_version=opset,
                 external_data=False,
                 optimize=False,
                 verbose=False,

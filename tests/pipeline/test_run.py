@@ -17,6 +17,7 @@ from sparsense.benchmark.score_file import ScoreKey, read_scores
 from sparsense.data import SOURCES
 from sparsense.detector import verify
 from sparsense.errors import ExportError, InputError, UnknownNameError
+from sparsense.graph.load import default_opset
 from sparsense.networks import load_checkpoint
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.schema import Recipe
@@ -145,6 +146,13 @@ def test_without_pruning_the_dense_detector_is_the_one_to_ship(recipe, tmp_path)
     folder = run_recipe(asked, output=tmp_path / "dense")
     assert ExportedDetector(folder / "detector.onnx").card["variant"] == "dense"
     assert not (folder / "others").exists()
+
+
+def test_the_files_have_the_opset_that_is_asked_for(recipe, tmp_path):
+    asked = recipe({"benchmark": None, "heads": ["sensnorm_profile"], "export": {"opset": 18}})
+    files = list(run_recipe(asked, output=tmp_path / "old").rglob("*.onnx"))
+    assert files
+    assert {default_opset(onnx.load(path)) for path in files} == {18}
 
 
 def test_single_weights_are_masked_and_stay_masked(recipe, tmp_path):

@@ -35,7 +35,7 @@ from sparsense.parity import Parity, compare, require
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.examples import explain_examples
 from sparsense.pipeline.shared import judged, observations
-from sparsense.recipe.schema import HeadSection, Recipe
+from sparsense.recipe.schema import ExportSection, HeadSection, Recipe
 from sparsense.to_onnx import export_forward
 
 VariantName = Literal["dense", "pruned"]
@@ -102,9 +102,9 @@ class Variant:
         )
 
 
-def make_variant(name: VariantName, network: Network) -> Variant:
+def make_variant(name: VariantName, network: Network, export: ExportSection) -> Variant:
     """Export a network's forward graph, numbers compared with torch, and put its preprocessing in front."""
-    model = load_graph(export_forward(network))
+    model = load_graph(export_forward(network, opset=export.opset))
     graph = forward_graph(model, network.preprocessing, task=network.task)
     graph.remembered = {key: tensor.numpy() for key, tensor in network.remembered.items()}
     return Variant(name, network, graph)

@@ -98,7 +98,7 @@ def _judged(variant: Variant, recipe: Recipe, data: RunData, to: Short) -> tuple
     asked, how = recipe.precision, recipe.benchmark or BenchmarkSection()
     budget = Budget(asked.accuracy, asked.auroc, how.batch_sizes[0], how.rounds, how.threads)
     samples = seen(data.train.subset(recipe.fit.samples, seed=recipe.seed).inputs)
-    return quantise_if_better(export_forward(network), samples, trial, budget, to=to)
+    return quantise_if_better(export_forward(network, opset=recipe.export.opset), samples, trial, budget, to=to)
 
 
 def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunData, progress: Progress) -> Attached:

@@ -52,7 +52,10 @@ def prune_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, 
         pruned = prune_network(job, data.test, accuracy)
         record.save(folder / "sensitivities.safetensors")
         save_network(pruned.network, folder / "network.safetensors")
-        variants = [make_variant("dense", network), make_variant("pruned", pruned.shipped)]
+        variants = [
+            make_variant("dense", network, recipe.export),
+            make_variant("pruned", pruned.shipped, recipe.export),
+        ]
         some = {"input": network.preprocessing.arrange(data.train.subset(3).inputs)}
         content, note = smaller_form(variants[1].forward, some, "network.onnx")
         (folder / "network.onnx").write_bytes(content)

@@ -81,9 +81,9 @@ def run_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, pr
         record.save(folder / "sensitivities.safetensors")
         save_network(network if pruned is None else pruned.network, folder / "network.safetensors")
 
-        variants = [make_variant("dense", network)]
+        variants = [make_variant("dense", network, recipe.export)]
         if pruned is not None:
-            variants.append(make_variant("pruned", pruned.shipped))
+            variants.append(make_variant("pruned", pruned.shipped, recipe.export))
         for variant in variants:
             attach_heads(variant, recipe, data, progress=progress)
         quantisation, rows = to_precision(variants[-1], recipe, data, progress)

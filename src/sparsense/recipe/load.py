@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_recipe(text: str, overrides: Mapping[str, Any] | None = None, *, file: 
     if not isinstance(fields, dict):
         raise RecipeError(f"a recipe is a mapping (key: value); got {show(fields)}", file=file)
     for key, value in (overrides or {}).items():
-        _override(fields, key, value, file)
+        _override(fields, key, deepcopy(value), file)  # a later key may be set inside of it
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:

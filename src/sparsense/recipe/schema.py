@@ -162,7 +162,7 @@ class ExportSection(Section):
     tolerance: Positive = 1e-5
     """Worst relative error against the oracle."""
     opset: Annotated[int, Field(ge=18)] | None = None
-    """ONNX opset; null: the exporter's."""
+    """ONNX opset of the files; null: 20."""
 
 
 class PrecisionSection(Section):
