@@ -12,7 +12,7 @@ from observing import ROWS
 from sparsense.data.dataset import Dataset
 from sparsense.detector import calibrated, fit_head
 from sparsense.errors import CalibrationError, GraphError, InputError
-from sparsense.graph import Builder, ForwardGraph, forward_graph
+from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import HEADS
 
 CLASSIFIERS = [name for name in HEADS if HEADS[name].task != "reconstruction"]
@@ -116,6 +116,43 @@ def test_a_loss_of_logits_is_no_loss_of_probabilities() -> None:
         fitted("sensnorm", network, loss="cross_entropy")
     fitted("sensnorm", network, loss="logit")
     fitted("energy", squashed(rows_network(3), "LogSoftmax"))  # logits, but for a constant
+
+
+def overflowing(op: Builder, x: ir.Value) -> ir.Value:
+    """Huge numbers become infinite, and the logits partly no numbers."""
+    random = np.random.default_rng(1)
+    first, last = (random.normal(size=shape).astype(np.float32) for shape in [(5, 8), (8, 3)])
+    return op.Gemm(op.Relu(op.Gemm(op.Exp(x), first)), last)
+
+
+def rooted(op: Builder, x: ir.Value) -> ir.Value:
+    """Logits each from an input of its own: one that is negative leaves the others as they are."""
+    return op.Sqrt(op.Gemm(x, np.diag([1.0, 2.0, 3.0, 0.1, 0.1]).astype(np.float32)[:, :3]))
+
+
+@pytest.mark.parametrize("make", [overflowing, rooted])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_is_not_a_number_is_an_anomaly(name: str, make: Any) -> None:
+    """Also where a head looks at the largest of several numbers, clips them, or counts."""
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 5])], [], nodes=[], opset_imports={"": 20}, name="strange")
+    graph.outputs.append(make(Builder(graph), graph.inputs[0]))
+    network = forward_graph(ir.Model(graph, ir_version=10), ROWS)
+    random, session = np.random.default_rng(4), Session(network.model, [network.output])
+    usual, strange = (random.uniform(0.1, 2, size=(count, 5)).astype(np.float32) for count in (900, 30))
+    strange[np.arange(30), np.arange(30) % 3] = 200 if make is overflowing else -1
+    data = Dataset("fit", usual, session(usual)[0].argmax(1))
+    if make is rooted:
+        try:
+            scored = fit_head(network, HEADS[name](), data, preprocessing=ROWS)
+        except GraphError as error:
+            assert "expected the output to come from a fully connected layer" in str(error)  # noqa: PT017
+            return
+    else:
+        scored = fit_head(network, HEADS[name](), data, preprocessing=ROWS)
+    broken = np.isnan(session(strange)[0]).any(1)
+    assert broken.sum() >= 10
+    assert np.isnan(scored.scores(strange)[broken]).all()
+    assert np.isfinite(scored.scores(usual)).all()
 
 
 def test_directions_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsense.autodiff.shapes import rank
 from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
@@ -195,4 +197,16 @@ def fit_head(
         raise ExportError(
             f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
         )
-    return Scored(network, head, score, observed, agreement=agreement)
+    return Scored(network, head, _marked(network, observed, score), observed, agreement=agreement)
+
+
+def _marked(network: ForwardGraph, observed: ir.Value, score: ir.Value) -> ir.Value:
+    """The score; NaN where one of the numbers that it was made from is, or one of the network's answer.
+
+    A largest value, a limit or a count may drop what is not a number, and call the rest usual.
+    """
+    op, seen = network.op, dict.fromkeys([observed, network.output])
+    sums = [op.ReduceSum(value, list(range(1, rank(value))), keepdims=0) for value in seen if value.shape is not None]
+    marked = op.Where(op.IsNaN(reduce(op.Add, sums)), np.float32(np.nan), score)
+    marked.shape = score.shape
+    return marked
