@@ -16,6 +16,7 @@ from sparsense.benchmark.card import load_card
 from sparsense.benchmark.score_file import ScoreKey, read_scores
 from sparsense.data import SOURCES
 from sparsense.detector import verify
+from sparsense.detector.seen import CALIBRATED, FITTED
 from sparsense.errors import ExportError, InputError, UnknownNameError
 from sparsense.graph.load import default_opset
 from sparsense.networks import load_checkpoint
@@ -148,11 +149,14 @@ def test_without_pruning_the_dense_detector_is_the_one_to_ship(recipe, tmp_path)
     assert not (folder / "others").exists()
 
 
-def test_the_files_have_the_opset_that_is_asked_for(recipe, tmp_path):
-    asked = recipe({"benchmark": None, "heads": ["sensnorm_profile"], "export": {"opset": 18}})
+def test_files_have_the_opset_that_is_asked_for_and_hide_inputs_if_asked(recipe, tmp_path):
+    asked = recipe({"benchmark": None, "heads": ["sensnorm_profile"], "export": {"opset": 18, "private": True}})
     files = list(run_recipe(asked, output=tmp_path / "old").rglob("*.onnx"))
     assert files
     assert {default_opset(onnx.load(path)) for path in files} == {18}
+    for path in files:
+        assert not {FITTED, CALIBRATED} & ExportedDetector(path).metadata.keys()
+        assert all(row["agrees"] for row in verify(path))
 
 
 def test_single_weights_are_masked_and_stay_masked(recipe, tmp_path):

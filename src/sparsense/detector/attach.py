@@ -11,14 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from sparsense.autodiff.preflight import preflight
 from sparsense.autodiff.shapes import dims, rank
 from sparsense.class_calibration import PerClass, need_classes
 from sparsense.data.dataset import Dataset
-from sparsense.data.digests import digests
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.close import calibrated
 from sparsense.detector.explain import Detail, check_explanation, explained
@@ -26,7 +24,7 @@ from sparsense.detector.file import parity_inputs, write_detector
 from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradient_opinion import gradient_opinion
 from sparsense.detector.second_opinion import check_forward, second_opinion
-from sparsense.detector.seen import held_out, left_out_named, properties
+from sparsense.detector.seen import held_out, left_out_named, properties, without_inputs
 from sparsense.errors import GraphError, SparsenseError
 from sparsense.files import check_place
 from sparsense.graph.channels import channels_first
@@ -142,7 +140,7 @@ def attach_to_file(
         "warnings": _warnings(scored),
     } | about
     seen = {} if settings.private else properties(preprocessing.arrange(fit.inputs), unseen)
-    stored = parity.without(np.isin(digests(parity.inputs), digests(unseen))) if settings.private else parity
+    stored = without_inputs(parity, unseen) if settings.private else parity
     with _logits_named(answer):
         rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen, stored=stored)
     return {**card, "parity": {**card["parity"], "rows": rows}}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sparsense.data.dataset import Dataset
 from sparsense.data.digests import digests
 from sparsense.errors import CalibrationError, InputError
+from sparsense.parity import Parity
 
 FITTED, CALIBRATED = "sparsense.fitted", "sparsense.calibrated"
 MOST = 100_000  # hashes: 800 kB
@@ -70,6 +71,11 @@ def left_out_named(count: int) -> Iterator[None]:
 def properties(fit: NDArray[Any], calibration: NDArray[Any]) -> dict[str, str]:
     """For a model's metadata: hashes of the inputs as the detector takes them."""
     return {FITTED: pack(digests(fit)), CALIBRATED: pack(digests(calibration))}
+
+
+def without_inputs(parity: Parity, given: NDArray[Any]) -> Parity:
+    """For a private file: what it is verified with later, less the calibration inputs."""
+    return parity.without(np.isin(digests(parity.inputs), digests(given)))
 
 
 def pack(found: Digests) -> str:

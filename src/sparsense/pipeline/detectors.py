@@ -25,7 +25,7 @@ from sparsense.detector import (
     parity_inputs,
 )
 from sparsense.detector.explain import Detail
-from sparsense.detector.seen import properties
+from sparsense.detector.seen import properties, without_inputs
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
 from sparsense.graph.run import with_outputs
 from sparsense.heads import HEADS
@@ -52,6 +52,7 @@ class Attached:
         model: The closed graph.
         calibration: Its threshold.
         parity: The oracle's scores.
+        stored: The part of them that the file keeps.
         rows: How the graph's scores compare with them, per batch size.
         scores: Data set -> scores, for `test` and every anomalous set.
         flags: The same sets -> what the detector decides.
@@ -65,6 +66,7 @@ class Attached:
     model: ir.Model
     calibration: Calibration
     parity: Parity
+    stored: Parity
     rows: list[dict[str, Any]]
     scores: dict[str, Array]
     flags: dict[str, NDArray[np.bool_]]
@@ -164,8 +166,10 @@ def attach(
     shown = None
     if drawn is not None:
         shown = Explanation(variant=variant.name, head=section.name, examples=drawn[0], **about), drawn[1]
-    seen = properties(preprocessing.arrange(data.train.inputs), preprocessing.arrange(data.calibration.inputs))
-    return Attached(section.name, card, model, calibration, parity, rows, scores, flags, seen, shown)
+    fitted, unseen = preprocessing.arrange(data.train.inputs), preprocessing.arrange(data.calibration.inputs)
+    private = recipe.export.private
+    seen, stored = ({}, without_inputs(parity, unseen)) if private else (properties(fitted, unseen), parity)
+    return Attached(section.name, card, model, calibration, parity, stored, rows, scores, flags, seen, shown)
 
 
 def _explained(scored: Scored, inputs: Array, detail: Detail) -> tuple[Scored, dict[str, Any]]:

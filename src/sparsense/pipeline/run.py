@@ -211,7 +211,8 @@ def _write(card: Card, variants: Sequence[Variant], folder: Path) -> None:
     for row in card.detectors:
         detector = attached[row.variant, row.head]
         inside = {**detector.card, "name": card.name, "created": card.created, "run": card.model_dump(mode="json")}
-        write_detector(detector.model, folder / row.file, card=inside, parity=detector.parity, seen=detector.seen)
+        parity, stored, seen = detector.parity, detector.stored, detector.seen
+        write_detector(detector.model, folder / row.file, card=inside, parity=parity, stored=stored, seen=seen)
     scores = {
         ScoreKey(variant.name, d.head, name): values
         for variant in variants

@@ -163,6 +163,8 @@ class ExportSection(Section):
     """Worst relative error against the oracle."""
     opset: Annotated[int, Field(ge=18)] | None = None
     """ONNX opset of the files; null: 20."""
+    private: bool = False
+    """Files hold no calibration inputs and no hashes of inputs; see docs/detectors.md, "What a file tells"."""
 
 
 class PrecisionSection(Section):
