@@ -56,7 +56,8 @@ def attach(
     std: Numbers = "1",
     size: Annotated[str | None, typer.Option(metavar="H,W", help="Of images, for a model with free sizes.")] = None,
     output_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's answer, any value in it.  [default: first output]")
+        str | None,
+        typer.Option(metavar="NAME", help="The model's answer, any value in it.  [default: first output, its logits]"),
     ] = None,
     per_class: Annotated[
         PerClass, typer.Option(help="A threshold per predicted class; pool: of classes with enough samples.")
