@@ -12,8 +12,9 @@ from sparsense.autodiff.shapes import dims, ones_like
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
+from sparsense.heads.direction import Turned
 from sparsense.heads.features import LastLayer
-from sparsense.heads.head import Head, register
+from sparsense.heads.head import register
 from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
 from sparsense.heads.sensitivity import concatenated
@@ -21,16 +22,20 @@ from sparsense.heads.sensitivity import concatenated
 LEAST = 1e-12
 
 
-class GradientAbnormality(Head):
+class GradientAbnormality(Turned):
     """What both kinds share: one number per channel, the mean of their squares is the score."""
 
     learns = False
     differentiates = True
+    published = 1.0
 
-    def __init__(self, *, layers: Sequence[str] | int | None = None) -> None:
+    def __init__(
+        self, *, layers: Sequence[str] | int | None = None, direction: str = "published", seed: int = 0
+    ) -> None:
         self.layers = layers
+        self.turn(direction, seed)
 
-    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+    def size(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Mean square over the channels."""
         return op.ReduceMean(op.Mul(observed, observed), [1], keepdims=0)
 
@@ -48,7 +53,7 @@ class GradientAbnormality(Head):
 
     def _squares(self, op: Builder, observed: ir.Value) -> ir.Value:
         """What every channel adds to the mean, [N, channels]."""
-        return op.Mul(op.Mul(observed, observed), 1 / dims(observed)[1])
+        return op.Mul(op.Mul(observed, observed), self.sign / dims(observed)[1])
 
     def _inner(self, network: ForwardGraph) -> list[Layer]:
         """The chosen layers, without the one that makes the logits."""
@@ -67,6 +72,9 @@ class ZeroDeflation(GradientAbnormality):
 
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
+        direction: `published`: large values are anomalous. `reversed`: small ones. `calibrated`: whichever way
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+        seed: Of the noise.
 
     Reference:
         Chen et al., "GAIA: delving into gradient-based attribution abnormality for out-of-distribution detection",
@@ -96,6 +104,9 @@ class AverageAbnormality(GradientAbnormality):
 
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
+        direction: `published`: large values are anomalous. `reversed`: small ones. `calibrated`: whichever way
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+        seed: Of the noise.
 
     Reference:
         Chen et al., "GAIA: delving into gradient-based attribution abnormality for out-of-distribution detection",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +11,7 @@ from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.heads.checks import one_of, within
 from sparsense.heads.classes import finite
+from sparsense.heads.direction import Turned
 from sparsense.heads.head import Array, register
 from sparsense.heads.logits import competing
 from sparsense.heads.loss import predicted_class
@@ -19,7 +19,7 @@ from sparsense.heads.shaping import FeatureHead
 
 
 @register
-class GradientProjection(FeatureHead):
+class GradientProjection(Turned, FeatureHead):
     """Norm of the last layer's gradient, projected on the subspace of in-distribution features.
 
     score = -|| (dL/dW)^T V V^T ||_2 = -||p - t||_2 ||V^T h||_2
@@ -30,6 +30,9 @@ class GradientProjection(FeatureHead):
     Args:
         target: t of the cross-entropy: `uniform` (1 / K everywhere) or `predicted` (the predicted class).
         energy: Share of the squared features that the subspace carries, in (0, 1].
+        direction: `published`: small gradients are anomalous. `reversed`: large ones. `calibrated`: whichever way
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+        seed: Of the noise.
 
     Reference:
         Behpour et al., "GradOrth: a simple yet efficient out-of-distribution detection with orthogonal projection of
@@ -37,11 +40,15 @@ class GradientProjection(FeatureHead):
     """
 
     name = "gradorth"
+    published = -1.0
 
-    def __init__(self, *, target: str = "uniform", energy: float = 0.97) -> None:
+    def __init__(
+        self, *, target: str = "uniform", energy: float = 0.97, direction: str = "published", seed: int = 0
+    ) -> None:
+        self.turn(direction, seed)
         self.target, self.energy = one_of("target", target, ("uniform", "predicted")), within("energy", energy, 1e-6, 1)
 
-    def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
+    def learn(self, observations: Iterable[Array], labels: Array | None = None) -> None:  # noqa: ARG002
         """Learn the subspace."""
         rows = (finite(batch) for batch in observations)
         values, vectors = np.linalg.eigh(sum((batch.T @ batch for batch in rows), start=np.zeros(())))
@@ -51,9 +58,8 @@ class GradientProjection(FeatureHead):
             )
         carried = np.cumsum(values[::-1]) / values.sum()
         self.directions_ = vectors[:, ::-1][:, : int(np.searchsorted(carried, self.energy)) + 1]
-        return self
 
-    def score(self, op: Builder, observed: ir.Value) -> ir.Value:
+    def size(self, op: Builder, observed: ir.Value) -> ir.Value:
         """The gradient is an outer product: the norm of either side."""
         logits = competing(self.layer.logits(op, observed))
         p = op.Softmax(logits, axis=1)
@@ -61,4 +67,4 @@ class GradientProjection(FeatureHead):
         error = op.Sub(p, target)
         inside = op.MatMul(observed, self.learnt("directions").astype(np.float32))
         squares = [op.ReduceSum(op.Mul(side, side), [1], keepdims=0) for side in (error, inside)]
-        return op.Neg(op.Sqrt(op.Mul(*squares)))
+        return op.Sqrt(op.Mul(*squares))

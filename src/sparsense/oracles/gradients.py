@@ -28,12 +28,19 @@ def _last_gradient(module: nn.Module, inputs: Tensor, target: Tensor | None, tem
     return gradient.numpy()
 
 
+def _sign(head: Any, published: float) -> float:
+    """Whether large sizes are anomalous, +1, or small ones, -1."""
+    if head.direction == "calibrated":
+        return float(head.direction_)
+    return published if head.direction == "published" else -published
+
+
 @ORACLES.register("grad_norm")
 def grad_norm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """The gradient itself, and its L1 norm."""
     head: Any = scored.head
     temperature = head.temperature
-    sign = float(head.direction_) if head.learns else {"published": -1.0, "reversed": 1.0}[head.direction]
+    sign = _sign(head, -1.0)
     classes = module(inputs[:1]).shape[1]
     uniform = torch.full((classes,), 1 / classes, dtype=torch.float64)
     return np.array(
@@ -42,7 +49,7 @@ def grad_norm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 
 
 @ORACLES.register("exgrad")
-def exgrad(_scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
+def exgrad(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """One gradient per class, weighted with its probability."""
     scores = []
     for x in inputs:
@@ -50,7 +57,7 @@ def exgrad(_scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         labels = torch.eye(len(p), dtype=torch.float64)
         norms = [np.abs(_last_gradient(module, x[None], label)).sum() for label in labels]
         scores.append(float(p.numpy() @ norms))
-    return np.array(scores)
+    return _sign(scored.head, 1.0) * np.array(scores)
 
 
 @ORACLES.register("gradorth")
@@ -61,7 +68,8 @@ def gradorth(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     classes = module(inputs[:1]).shape[1]
     uniform = torch.full((classes,), 1 / classes, dtype=torch.float64)
     target = uniform if head.target == "uniform" else None
-    return np.array([-np.linalg.norm(_last_gradient(module, x[None], target) @ basis @ basis.T) for x in inputs])
+    norms = [np.linalg.norm(_last_gradient(module, x[None], target) @ basis @ basis.T) for x in inputs]
+    return _sign(head, -1.0) * np.array(norms)
 
 
 @ORACLES.register("odin")
@@ -88,7 +96,7 @@ def gaia_z(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
             [_over_positions((g[0] != 0).double(), layer) for g, layer in zip(gradients, layers, strict=True)]
         )
         scores.append(float(shares.square().mean()))
-    return np.array(scores)
+    return _sign(scored.head, 1.0) * np.array(scores)
 
 
 @ORACLES.register("gaia_a")
@@ -108,7 +116,7 @@ def gaia_a(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         found = [_over_positions(g[0], layer).numpy() for g, layer in zip(inner, layers, strict=True)]
         means = [mean / ratio for mean, ratio in zip(found, ratios, strict=True)]
         scores.append(np.square(np.concatenate(means)).mean() / outer.abs().mean().item())
-    return np.array(scores)
+    return _sign(scored.head, 1.0) * np.array(scores)
 
 
 def _over_positions(value: Tensor, layer: Layer) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which way GradNorm's score points: as published, turned round, or as noise says."""
+"""Which way scores of gradients point: as published, turned round, or as noise says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from observing import ROWS, linear_network
 from sparsense.data.dataset import Dataset
 from sparsense.detector import Scored, fit_head
+from sparsense.detector.explain import check_explanation, explained
 from sparsense.errors import NotFittedError
 from sparsense.heads import HEADS
 from sparsense.heads.noise import noise_like
@@ -17,21 +18,29 @@ from tiny_classifier import tiny_data, tiny_graph, tiny_network
 TEST = tiny_data("test", 24, seed=5).inputs
 
 
-def fitted(**options: object) -> Scored:
-    head, data = HEADS["grad_norm"](**options), tiny_data("fit", 120, seed=0)
+PUBLISHED = {"grad_norm": -1, "exgrad": 1, "gradorth": -1, "gaia_z": 1, "gaia_a": 1}  # are large values anomalous?
+
+
+def fitted(name: str, **options: object) -> Scored:
+    head, data = HEADS[name](**options), tiny_data("fit", 120, seed=0)
     return fit_head(tiny_graph(), head, data, preprocessing=tiny_network().preprocessing)
 
 
-def test_reversed_is_the_other_sign() -> None:
-    np.testing.assert_array_equal(fitted(direction="reversed").scores(TEST), -fitted().scores(TEST))
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_reversed_is_the_other_sign(name: str) -> None:
+    scored, usual = fitted(name, direction="reversed"), fitted(name).scores(TEST)
+    np.testing.assert_array_equal(scored.scores(TEST), -usual)
+    np.testing.assert_array_equal(np.sign(usual), PUBLISHED[name])
+    np.testing.assert_allclose(scored.scores(TEST), oracle_scores(scored, tiny_network(), TEST), rtol=1e-4)
 
 
-def test_calibrated_is_one_of_the_two_and_agrees_with_its_oracle() -> None:
-    scored = fitted(direction="calibrated")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_calibrated_is_one_of_the_two_and_agrees_with_its_oracle(name: str) -> None:
+    scored = fitted(name, direction="calibrated")
     sign = float(scored.head.state()["direction"])
     assert scored.head.learnt_numbers() == {"direction": sign}  # goes onto the card
-    np.testing.assert_array_equal(scored.scores(TEST), -sign * fitted().scores(TEST))
-    np.testing.assert_allclose(scored.scores(TEST), oracle_scores(scored, tiny_network(), TEST), rtol=1e-5)
+    np.testing.assert_array_equal(scored.scores(TEST), sign * PUBLISHED[name] * fitted(name).scores(TEST))
+    np.testing.assert_allclose(scored.scores(TEST), oracle_scores(scored, tiny_network(), TEST), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("offset", "sign"), [(3.0, -1.0), (0.0, 1.0)])
@@ -45,6 +54,11 @@ def test_noise_decides_the_direction(offset: float, sign: float) -> None:
     noise = noise_like(network.copy(), lambda net, values: iter([[rows]]), 400, 1)
     assert float(scored.head.state()["direction"]) == sign
     assert np.median(scored.scores(noise)) > np.median(scored.scores(rows))
+
+
+def test_parts_of_a_score_that_was_turned_add_up_to_it() -> None:
+    scored, _ = explained(fitted("gaia_z", direction="reversed"))
+    assert check_explanation(scored, TEST) < 1e-5
 
 
 def test_without_noise_it_is_not_fitted() -> None:
