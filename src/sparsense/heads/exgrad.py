@@ -20,7 +20,7 @@ class ExpectedGradient(Turned, FeatureHead):
 
     Args:
         direction: `published`: large gradients are anomalous. `reversed`: small ones. `calibrated`: whichever way
-            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large or -1.
         seed: Of the noise.
 
     Reference:

@@ -73,7 +73,7 @@ class ZeroDeflation(GradientAbnormality):
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
         direction: `published`: large values are anomalous. `reversed`: small ones. `calibrated`: whichever way
-            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large or -1.
         seed: Of the noise.
 
     Reference:
@@ -105,7 +105,7 @@ class AverageAbnormality(GradientAbnormality):
     Args:
         layers: Name patterns, operator types, or the number of last layers; default: all weighted layers.
         direction: `published`: large values are anomalous. `reversed`: small ones. `calibrated`: whichever way
-            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large or -1.
         seed: Of the noise.
 
     Reference:

@@ -24,7 +24,7 @@ class GradNorm(Turned, FeatureHead):
     Args:
         temperature: T, positive; 1 is published.
         direction: `published`: small gradients are anomalous. `reversed`: large ones. `calibrated`: whichever way
-            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large or -1.
         seed: Of the noise.
 
     Reference:

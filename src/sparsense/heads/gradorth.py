@@ -31,7 +31,7 @@ class GradientProjection(Turned, FeatureHead):
         target: t of the cross-entropy: `uniform` (1 / K everywhere) or `predicted` (the predicted class).
         energy: Share of the squared features that the subspace carries, in (0, 1].
         direction: `published`: small gradients are anomalous. `reversed`: large ones. `calibrated`: whichever way
-            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large, -1 for small.
+            noise, which shows nothing, lies from the fitting data (by medians); the state has +1 for large or -1.
         seed: Of the noise.
 
     Reference:
