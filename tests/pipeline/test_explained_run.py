@@ -13,6 +13,7 @@ from sparsense.benchmark.card import load_card
 from sparsense.benchmark.explanation_file import read_explanations
 from sparsense.benchmark.report import write_report
 from sparsense.data import SOURCES
+from sparsense.data.digests import digests
 from sparsense.detector.seen import count_seen
 from sparsense.errors import InputError
 from sparsense.pipeline import run_recipe
@@ -72,7 +73,7 @@ def test_the_card_counts_what_the_file_decides(folder: Path) -> None:
 def test_the_file_recognises_what_it_was_made_from(folder: Path) -> None:
     metadata = ExportedDetector(folder / "detector.onnx").metadata
     sets = {split: SOURCES["digits"](split, limit=80, seed=0).inputs for split in ("train", "calibration", "test")}
-    assert {name: count_seen(metadata, inputs) for name, inputs in sets.items()} == {
+    assert {name: count_seen(metadata, digests(inputs)) for name, inputs in sets.items()} == {
         "train": 80, "calibration": 80, "test": 0,
     }  # fmt: skip
 
