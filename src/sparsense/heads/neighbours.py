@@ -29,13 +29,24 @@ def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), LEAST))
 
 
-def largest_products(op: Builder, rows: ir.Value, bank: NDArray[np.float64], k: int) -> ir.Value:
-    """The k largest inner products of each row [N, D] with a bank [M, D], descending: [N, k]."""
+def largest_products(
+    op: Builder, rows: ir.Value, bank: NDArray[np.float64], k: int, *, added: NDArray[np.float64] | None = None
+) -> ir.Value:
+    """The k largest inner products of each row [N, D] with a bank [M, D], descending: [N, k].
+
+    Args:
+        op: Builder.
+        rows: [N, D].
+        bank: [M, D].
+        k: How many, at most M.
+        added: To the products with each row of the bank, [M].
+    """
     pieces = []
     for start in range(0, len(bank), CHUNK):
-        piece = bank[start : start + CHUNK]
-        products = op.MatMul(rows, np.ascontiguousarray(piece.T, np.float32))
-        pieces.append(_top(op, products, min(k, len(piece))))
+        own = slice(start, start + CHUNK)
+        piece = np.ascontiguousarray(bank[own].T, np.float32)
+        products = op.MatMul(rows, piece) if added is None else op.Gemm(rows, piece, added[own].astype(np.float32))
+        pieces.append(_top(op, products, min(k, piece.shape[1])))
     return pieces[0] if len(pieces) == 1 else _top(op, op.Concat(*pieces, axis=1), k)
 
 
@@ -62,10 +73,8 @@ def nearest_row(op: Builder, rows: ir.Value, bank: NDArray[np.float64]) -> ir.Va
 def nearest_distances(op: Builder, rows: ir.Value, bank: NDArray[np.float64], k: int) -> ir.Value:
     """Squared distance of each row [N, D] to its k-th nearest row of a bank [M, D]: [N].
 
-    ||a - b||^2 = ||a||^2 - 2 (a b - ||b||^2 / 2): the bracket is an inner product with one more column.
+    ||a - b||^2 = ||a||^2 - (2 a b - ||b||^2), and the bracket is one product with something added.
     """
-    widened = np.concatenate([bank, -0.5 * np.square(bank).sum(1, keepdims=True)], axis=1)
-    ones = op.Add(op.Mul(op.Slice(rows, [0], [1], [1]), 0.0), 1.0)
-    closest = op.Slice(largest_products(op, op.Concat(rows, ones, axis=1), widened, k), [k - 1], [k], [1])
-    square = op.ReduceSumSquare(rows, [1], keepdims=0)
-    return op.Sub(square, op.Mul(op.Squeeze(closest, [1]), 2.0))
+    nearest = largest_products(op, rows, 2 * bank, k, added=-np.square(bank).sum(1))
+    closest = op.Gather(nearest, np.asarray(k - 1), axis=1)
+    return op.Sub(op.ReduceSumSquare(rows, [1], keepdims=0), closest)
