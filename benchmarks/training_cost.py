@@ -25,6 +25,7 @@ from sparsense.benchmark.latency import median_interval
 from sparsense.benchmark.machine import this_machine
 from sparsense.networks import load_network
 from sparsense.training.batches import Batches
+from sparsense.training.engine import Alone
 from sparsense.training.loop import Training
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.settings import TrainingSettings
@@ -56,7 +57,10 @@ AIMS = {"GradCon": 3.5, "GReg": 3.0, "latent norm": 1.1, "amplified": 1.1}
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
-    print(f"{this_machine().cpu}, {options.threads} thread, batches of {options.batch_size}, {options.rounds} rounds\n")
+    print(
+    how = f"{options.threads} thread, batches of {options.batch_size}, {options.rounds} rounds, precision {options.precision}"
+    print(f"{this_machine().cpu}, {how}\n")
+    )
     print("| network | objective | ms per sample | over | ratio [95 % interval] | aim |")
     print("|---|---|---:|---|---|---:|")
     for name in options.networks:
@@ -80,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="batches of an epoch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--precision", default="32", choices=("32", "bf16"), help="of forward passes")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -106,7 +111,8 @@ def epochs(
     inputs, labels = samples(shape, options.steps * options.batch_size)
     context = Context(outliers=torch.rand(400, *shape))
     batches = Batches(inputs, labels, batch_size=options.batch_size)
-    training = Training[Any](module, make_objective(name, asked, context), batches, settings())
+    engine = Alone(options.precision)
+    training = Training[Any](module, make_objective(name, asked, context), batches, settings(), engine=engine)
     training.epoch()
     _check(module)
     return training.epoch
