@@ -57,10 +57,8 @@ AIMS = {"GradCon": 3.5, "GReg": 3.0, "latent norm": 1.1, "amplified": 1.1}
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
-    print(
-    how = f"{options.threads} thread, batches of {options.batch_size}, {options.rounds} rounds, precision {options.precision}"
-    print(f"{this_machine().cpu}, {how}\n")
-    )
+    how = f"batches of {options.batch_size}, {options.rounds} rounds, precision {options.precision}"
+    print(f"{this_machine().cpu}, {options.threads} thread, {how}\n")
     print("| network | objective | ms per sample | over | ratio [95 % interval] | aim |")
     print("|---|---|---:|---|---|---:|")
     for name in options.networks:
