@@ -28,7 +28,7 @@ from sparsense.training.objectives.parts import weights_of, with_value
 
 BATCH, SIDE, FITTED = 64, 250, 2000
 SHOWN = (50, 100, 200, 400, 600, 800, 1200, 2000)  # steps
-EPOCHS = (1, 2, 4, 7, 10, 15, 20, 30, 45)
+EPOCHS = (1, 2, 4, 7, 10, 15, 20, 30, 45, 70, 100, 150, 200, 300)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ python benchmarks/groups.py --data-root FOLDER [--network resnet20] [--sizes 1 2
 Images of every set are put into disjoint groups at random, the same groups for every method:
 
 - `sensnorm, published`: || r_l - s_l ||_5 with s_l the elasticity of the group's mean predicted logit, mean over
-  layers; one gradient per group, the sum over its inputs is taken before the norm;
+  layers, as a detector of groups (`attach --group`) computes it: gradients are averaged before the norm;
 - `mean of scores`: of the inputs' own scores, for the default fusion, SensNorm one by one, energy, MSP and kNN;
 - `p-values`: Fisher's sum of -log p, p the conformal p-values by held-out test images that are in no group.
 
@@ -20,23 +20,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from networks import NETWORKS, folder, known, load, strange
-from sparsense.autodiff import weighted_layers
-from sparsense.autodiff.norms import mean_of_groups, p_norm, power_scale
 from sparsense.benchmark.uncertainty import estimate
 from sparsense.data import Dataset
-from sparsense.detector import fit_head
-from sparsense.detector.groups import group_scores
-from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph
+from sparsense.detector import Scored, fit_head
+from sparsense.detector.grouped import grouped
+from sparsense.detector.groups import group_inputs, group_scores
+from sparsense.graph import ForwardGraph, forward_graph, load_graph
 from sparsense.heads import HEADS
-from sparsense.heads.loss import predicted_class
-from sparsense.heads.sensitivity import sensitivities
 from sparsense.to_onnx import export_forward
 
 HEADS_GROUPED = ("fusion", "sensnorm", "energy", "msp", "knn")
-ORDER = 5.0
 Array = np.ndarray
 Sets = dict[str, Array]
 
@@ -58,7 +53,7 @@ def main() -> None:
             grouped = {size: {key: group_scores(v, size) for key, v in values.items()} for size in options.sizes}
             print_rows(f"{name}, {how}", grouped)
         if name == "sensnorm":
-            print_rows("sensnorm, published", published(graph, scored.head.state(), images, options.sizes))
+            print_rows("sensnorm, published", published(graph, scored, images, options.sizes))
 
 
 def drawn(test: Dataset, anomalies: dict[str, Dataset], options: argparse.Namespace) -> tuple[Sets, Array]:
@@ -76,39 +71,12 @@ def p_values(scores: Array, calibration: Array) -> Array:
     return (1 + len(calibration) - below) / (len(calibration) + 1)
 
 
-def published(
-    graph: ForwardGraph, references: dict[str, Array], images: Sets, sizes: Sequence[int]
-) -> dict[int, dict[str, Array]]:
-    """Size -> set -> SensNorm of its groups."""
-    found: dict[int, dict[str, Array]] = {size: {} for size in sizes}
-    network = graph.copy()
-    session = Session(network.model, group_distances(network, list(references.values()), sizes), threads=1)
-    at_once = max(sizes)
-    for name, part in images.items():
-        rows = [session(part[start : start + at_once]) for start in range(0, len(part), at_once)]
-        for size, column in zip(sizes, zip(*rows, strict=True), strict=True):
-            found[size][name] = np.concatenate(column)
-    return found
-
-
-def group_distances(network: ForwardGraph, references: Sequence[Array], sizes: Sequence[int]) -> list[ir.Value]:
-    """Scores of consecutive groups, [N / size] for every size."""
-    op, layers, chosen = network.op, weighted_layers(network), predicted_class(network.op, network.output)
-    logit = op.ReduceSum(op.Mul(network.output, chosen), [1], keepdims=0)
-    every = sensitivities(network, layers, chosen, structure="weight")
-    found = []
+def published(graph: ForwardGraph, scored: Scored, images: Sets, sizes: Sequence[int]) -> dict[int, dict[str, Array]]:
+    """Size -> set -> what a detector of groups of this size scores its groups."""
+    found: dict[int, dict[str, Array]] = {}
     for size in sizes:
-        mean = op.Unsqueeze(mean_of_groups(op, logit, size), [1, 2])
-        norms = [
-            p_norm(
-                op,
-                [op.Sub(op.Div(mean_of_groups(op, value, size), mean), reference.astype(np.float32))],
-                ORDER,
-                scale=power_scale(ORDER, reference.size),
-            )
-            for value, reference in zip(every, references, strict=True)
-        ]
-        found.append(op.Mul(op.Sum(*norms), 1 / len(norms)))
+        judge = grouped(graph, scored, size)
+        found[size] = {name: judge.scores(group_inputs(part, size)) for name, part in images.items()}
     return found
 
 

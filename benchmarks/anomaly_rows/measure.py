@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ Scores = NDArray[Any]
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
 FITTED = 1000  # samples that heads are fitted on
 SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
+STARTS, APART = 5, 100  # first weights that are tried, and how far their seeds are apart
+SAME = 1e-4  # of the spread of the inputs
 PIXELS = {"fashion": {"mean": 0.2860, "std": 0.3530}}  # where they are not MNIST's
 
 
@@ -75,7 +78,25 @@ def measured(case: Case, named: Mapping[str, Method], length: Length, seed: int)
 
 
 def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
-    """A network, trained on the normal samples."""
+    """A network, trained on the normal samples; where it dies on the way, another one with other first weights."""
+    for start in range(seed, seed + STARTS * APART, APART):
+        found = _trained(case, how, length, start)
+        if not dead(found.network, case.train):
+            return found
+        print(f"{case.row} {case.name} {how.key}: dead with the weights of seed {start}", file=sys.stderr, flush=True)
+    raise RuntimeError(f"{case.row} {case.name} {how.key}: {STARTS} networks died")
+
+
+def dead(network: Network, data: Dataset) -> bool:
+    """Whether an autoencoder answers the same to all training samples, as one with a sigmoid that is shut does."""
+    part = resized(data.subset(FITTED, seed=0), network)
+    inputs = torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(part.inputs)))
+    with torch.no_grad():
+        answers = network.module.eval()(inputs)
+    return bool(answers.std(0).max() < SAME * inputs.std(0).max())
+
+
+def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     with seeded(seed):
         network = make_network(case, how.network, full=length.full)
     data = labelled(resized(case.train, network))

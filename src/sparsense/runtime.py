@@ -98,6 +98,7 @@ class ExportedDetector:
         value = self._session.get_inputs()[0]
         self.dtype = DTYPES[value.type]
         self.input_shape = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
+        self.group = _group(self.path, self.card, self.input_shape)
         present = {output.name for output in self._session.get_outputs()}
         self.explanations = [name for name in EXPLANATIONS if name in present]
 
@@ -110,6 +111,11 @@ class ExportedDetector:
     def layout(self) -> str:
         """Order of the axes of an input: NHWC, NCHW or ND."""
         return str(self.card["preprocessing"]["layout"])
+
+    @property
+    def single_shape(self) -> tuple[int | None, ...]:
+        """The shape of one input; where groups are judged, `input_shape` is that of a group of them."""
+        return self.input_shape if self.group == 1 else self.input_shape[1:]
 
     @property
     def takes(self) -> str:
@@ -148,7 +154,8 @@ class ExportedDetector:
             explain: Also give the explanations of a detector that was attached with them; they cost extra time.
 
         Returns:
-            One row per input, none for an empty batch. A row does not depend on the other inputs.
+            One row per input, none for an empty batch. A row does not depend on the other inputs. Where groups are
+            judged, an input is a group of them.
 
         Raises:
             InputError: Another type, dtype or shape; NaN or infinity; a threshold that is not a number; explanations
@@ -202,18 +209,25 @@ class ExportedDetector:
             )
         return np.broadcast_to(np.asarray(threshold, np.float32), shape).copy()
 
-    def check(self, inputs: object) -> None:
+    def check(self, inputs: object, *, single: bool = False) -> None:
         """Refuse what is no batch for this detector; numbers are not looked at.
+
+        Args:
+            inputs: Anything.
+            single: These are inputs that groups are made of, where the detector judges groups.
 
         Raises:
             InputError: Another type, dtype or shape.
         """
+        expected = self.single_shape if single else self.input_shape
         wanted = f"{self.path.name} takes {self.takes}"
+        if single and self.group > 1:
+            wanted = f"{self.path.name} judges groups of {self.group} inputs of shape {_shape(expected)}, {self.dtype}"
         if not isinstance(inputs, np.ndarray):
             raise InputError(f"{wanted}; got {type(inputs).__name__}: pass a numpy array")
         if inputs.dtype != self.dtype:
             raise InputError(f"{wanted}; got {inputs.dtype} of shape {_shape(inputs.shape)}: {self._cast()}")
-        if not _fits(inputs.shape[1:], self.input_shape):
+        if not _fits(inputs.shape[1:], expected):
             raise InputError(f"{wanted}; got {self.dtype} of shape {_shape(inputs.shape)}{self._hint(inputs)}")
 
     def _cast(self) -> str:
@@ -224,6 +238,10 @@ class ExportedDetector:
     def _hint(self, inputs: NDArray[Any]) -> str:
         """What the user most likely did: forgot the batch axis, or the other order of the channels."""
         shape, layout = inputs.shape, self.layout
+        if self.group > 1:
+            if not _fits(shape[1:], self.single_shape):
+                return ""
+            return f": it judges {self.group} inputs as one, use inputs.reshape(-1, {self.group}, *inputs.shape[1:])"
         if _fits(shape, self.input_shape):
             return ": for a single input add the batch axis, inputs[None]"
         if layout == "NHWC" and inputs.ndim == 4 and _fits((*shape[2:], shape[1]), self.input_shape):
@@ -280,6 +298,17 @@ def _read_card(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 def _recommended(card: dict[str, Any]) -> int:
     """Samples to run at once; files of earlier versions say nothing."""
     return min(max(int(card.get("micro_batch", 64)), 1), 1024)
+
+
+def _group(path: Path, card: dict[str, Any], input_shape: tuple[int | None, ...]) -> int:
+    """Inputs judged as one, as the card says; its input has an axis for them then."""
+    group = card.get("group", 1)
+    if not isinstance(group, int) or group < 1 or (group > 1 and input_shape[:1] != (group,)):
+        raise InputError(
+            f"{path} says that it judges groups of {group!r}, and takes inputs {_shape(('N', *input_shape))}: "
+            "export it again"
+        )
+    return group
 
 
 def _check_interface(path: Path, session: Any) -> None:

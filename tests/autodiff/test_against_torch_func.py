@@ -11,7 +11,7 @@ from torch.func import grad, vmap
 
 from rule_cases.both_sides import KINDS, in_double, network_of
 from sparsense.autodiff import differentiate, weight_gradient, weighted_layers
-from sparsense.autodiff.norms import mean_of_groups
+from sparsense.graph.grouped import mean_of_groups
 from sparsense.graph.run import Session
 
 TOLERANCE = 1e-5

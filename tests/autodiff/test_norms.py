@@ -14,8 +14,9 @@ from rule_cases.case import Draw
 from rule_cases.layers import LAYERS, Single, delta, single
 from rule_cases.settings import RUNS
 from sparsense.autodiff.layers import as_layer
-from sparsense.autodiff.norms import cosine, inner_product, mean_of_groups, sensitivity_norms
+from sparsense.autodiff.norms import cosine, inner_product, sensitivity_norms
 from sparsense.graph.build import Builder
+from sparsense.graph.grouped import mean_of_groups
 from sparsense.graph.run import Session
 
 ORDERS = (1, 2, 3, 3.5, 5, 10)

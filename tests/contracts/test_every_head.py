@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from sparsense.data.dataset import Dataset
-from sparsense.detector import Scored, fit_head, parity_inputs
+from sparsense.detector import Scored, fit_head, group_scores, parity_inputs
+from sparsense.detector.grouped import grouped
+from sparsense.detector.groups import group_inputs
 from sparsense.errors import NotFittedError
 from sparsense.graph import ForwardGraph, Session
-from sparsense.heads import HEADS
+from sparsense.heads import HEADS, Head
 from sparsense.networks.network import Network
 from sparsense.oracles import ORACLES, oracle_scores
 from sparsense.parity import Parity, compare
@@ -88,6 +90,17 @@ def test_agrees_with_its_oracle(name: str) -> None:
     rows = compare(lambda batch: session(batch)[0], parity)
     assert [row["batch"] for row in rows] == [1, 2, 7, 32]
     assert all(row["agrees"] for row in rows), rows
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_groups_agree_with_the_oracle_whatever_groups_are_beside_them(name: str) -> None:
+    scored, inputs = grouped(graph_of(name), fitted(name), 4), group_inputs(fresh_inputs(name), 4)
+    expected = oracle_scores(scored, network_of(name), inputs)
+    assert expected.shape == (8,)
+    rows = compare(lambda batch: scored.scores(batch, batch_size=64), Parity(inputs, expected, "torch", PARITY))
+    assert all(row["agrees"] for row in rows), rows
+    if HEADS[name].observe_groups is Head.observe_groups:
+        np.testing.assert_allclose(expected, group_scores(fitted(name).scores(fresh_inputs(name)), 4), rtol=1e-3)
 
 
 def test_every_head_has_an_oracle() -> None:

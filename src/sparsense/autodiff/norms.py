@@ -222,9 +222,3 @@ def cosine(op: Builder, layer: Layer, delta: ir.Value, reference: NDArray[Any]) 
     length = sensitivity_norms(op, layer, delta)[0]
     usual = float(np.linalg.norm(reference.astype(np.float64).reshape(-1)))
     return op.Div(product, op.Max(op.Mul(length, usual), float(np.finfo(np.float32).tiny)))
-
-
-def mean_of_groups(op: Builder, value: ir.Value, size: int) -> ir.Value:
-    """Mean over groups of consecutive inputs, [N, ...] -> [N / size, ...]; N has to be a multiple of the size."""
-    shape = op.Concat(np.asarray([-1, size]), op.Shape(value, start=1), axis=0)
-    return op.ReduceMean(op.Reshape(value, shape), [1], keepdims=0)

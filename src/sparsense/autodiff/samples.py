@@ -23,10 +23,10 @@ GUESS = 32  # for a height or width that is free
 def sample_orders(network: ForwardGraph, values: Sequence[ir.Value]) -> list[Order]:
     """How the samples lie in each value.
 
-    Where the first axis is the batch axis of the input, that is all. Elsewhere (windows, frames, time-major tokens) the
-    network is run on two samples of which the second is then changed: what changes with it belongs to it.
+    Where the first axis is the batch axis of the network's input, that is all. Elsewhere (windows, frames, time-major
+    tokens) the network is run on two samples of which the second is then changed: what changes with it belongs to it.
     """
-    batch = None if network.input.shape is None else network.input.shape[0]
+    batch = None if network.target.shape is None else network.target.shape[0]
     doubtful = [value for value in values if dims(value)[0] != batch]
     found = dict(zip(doubtful, _probe(network, doubtful), strict=True)) if doubtful else {}
     return [found.get(value, "first") for value in values]

@@ -75,6 +75,9 @@ def attach(
     private: Annotated[
         bool, typer.Option("--private", help="Store no calibration inputs and no hashes of inputs in the file.")
     ] = False,
+    group: Annotated[
+        int, typer.Option(min=1, help="Judge so many consecutive inputs as one, as of a scene seen several times.")
+    ] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -100,6 +103,7 @@ def attach(
         cache,
         tolerance,
         private,
+        group,
     )
     with progress(quiet=quiet) as report:
         card = attach_to_file(
@@ -121,7 +125,8 @@ def in_detail(choice: Detail) -> Literal["parts", "layers", "channels"]:
 def _tell(card: dict[str, Any], head: str, fitted: int) -> None:
     """On stderr: what the detector was made from, what it promises, and what could be better."""
     found = card["calibration"]
-    typer.echo(f"{head} fitted on {fitted:,}, calibrated on {found['n']:,}: {promise(found)}", err=True)
+    groups = f" groups of {card['group']}" if "group" in card else ""
+    typer.echo(f"{head} fitted on {fitted:,}, calibrated on {found['n']:,}{groups}: {promise(found)}", err=True)
     for line in [*left_out(card), *_hints(card)]:
         typer.echo(line, err=True)
 

@@ -96,9 +96,10 @@ def contest(
     """
     hashes: dict[str, Hashes] = {}
     contestants: list[Contestant] = []
-    rows = []
+    rows, groups = [], dict[int, Path]()
     for file, name in zip(files, _names(files), strict=True):
         detector = ExportedDetector(file, threads=threads)
+        _check_groups(detector, groups.setdefault(detector.group, detector.path), groups)
         judged, seen = {}, {}
         for part in sets:
             known = None if contestants else hashes.setdefault(part.name, Hashes())
@@ -121,16 +122,18 @@ def _judge(detector: ExportedDetector, part: NamedSet, hashes: Hashes | None) ->
     """Verdicts on a set, and how many of its inputs the detector was made from."""
     from sparsense.benchmark.bench import Judged
     from sparsense.data.digests import digests
+    from sparsense.detector.groups import single_inputs
     from sparsense.detector.seen import count_seen
 
     scores, flags, hashed = [], [], []
     for _, batch in batches(detector, part.inputs, size=detector.micro_batch):
         found = detector(batch)
-        hashed.append(digests(batch))
+        singles = single_inputs(batch, detector.group)
+        hashed.append(digests(singles))
         scores.append(found.score)
         flags.append(found.is_anomaly)
         if hashes is not None:
-            hashes.count += len(batch)
+            hashes.count += len(singles)
             hashes.digest.update(np.ascontiguousarray(batch).data)
             hashes.each.append(hashed[-1])
     if not scores:
@@ -138,6 +141,20 @@ def _judge(detector: ExportedDetector, part: NamedSet, hashes: Hashes | None) ->
     return Judged.of(np.concatenate(scores), np.concatenate(flags)), count_seen(
         detector.metadata, np.concatenate(hashed)
     )
+
+
+def _check_groups(detector: ExportedDetector, same: Path, groups: dict[int, Path]) -> None:
+    """Detectors of single inputs and of groups answer different questions."""
+    if len(groups) > 1:
+        other = next(size for size in groups if size != detector.group)
+        raise InputError(
+            f"comparing detectors: {same} judges {_sized(detector.group)} and {groups[other]} {_sized(other)}; compare "
+            "those of equal groups"
+        )
+
+
+def _sized(group: int) -> str:
+    return "single inputs" if group == 1 else f"groups of {group}"
 
 
 def _check_apart(hashes: dict[str, Hashes]) -> None:

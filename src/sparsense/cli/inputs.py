@@ -19,12 +19,12 @@ def batches(detector: ExportedDetector, names: Iterable[str], *, size: int = 64)
         detector: Says what an input looks like.
         names: Image files, folders of images (subfolders included), .npy or .npz files, .csv or .parquet tables, or
             `-`: paths, one per line, on standard input.
-        size: Samples per batch.
+        size: Samples per batch; of a detector that judges groups, a sample is a group of consecutive inputs.
 
     Raises:
         InputError: Nothing there, nothing to score in it, or something the detector does not take.
     """
-    for piece in pieces(paths(names), size):
+    for piece in pieces(paths(names), size * detector.group):
         yield from read(piece, detector, size)
 
 

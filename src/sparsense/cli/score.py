@@ -54,10 +54,11 @@ def score(
         total = _to_file(loaded, inputs, output, Job(str(detector), format.value, threshold, explain))
     else:
         job = Job(str(detector), format.value, threshold, explain, threads)
-        total = _to_folder(job, inputs, output, rows_per_file, (engine, jobs, quiet))
+        total = _to_folder(job, inputs, output, rows_per_file * loaded.group, (engine, jobs, quiet))
     if not quiet:
         above = _used(loaded, threshold)
-        typer.echo(f"{total.rows:,} scored, {total.anomalies:,} anomalous (score above {above})", err=True)
+        what = f"groups of {loaded.group} scored" if loaded.group > 1 else "scored"
+        typer.echo(f"{total.rows:,} {what}, {total.anomalies:,} anomalous (score above {above})", err=True)
     if fail_on_anomaly and total.anomalies:
         raise typer.Exit(1)
 
@@ -78,9 +79,9 @@ def _to_file(detector: ExportedDetector, inputs: list[str], output: Path | None,
 
 
 def _to_folder(
-    job: Job, inputs: list[str], output: Path | None, rows_per_file: int, how: tuple[str, int, bool]
+    job: Job, inputs: list[str], output: Path | None, inputs_per_file: int, how: tuple[str, int, bool]
 ) -> Tally:
-    """Parts of so many rows; those that are there already are counted, not made again."""
+    """Parts made of so many inputs; those that are there already are counted, not made again."""
     from sparsense.cli.inputs import paths
     from sparsense.scoring.engines import ENGINES
     from sparsense.scoring.folder import Tally, finish, opened_folder
@@ -92,7 +93,7 @@ def _to_folder(
     if output is None or job.format == Format.TABLE:
         raise InputError("a folder of scores needs its name, --output FOLDER, and --format parquet, csv or jsonl")
     rows = anomalies = 0
-    cut = list(pieces(paths(inputs), rows_per_file, rows=rows_per_file))
+    cut = list(pieces(paths(inputs), inputs_per_file, rows=inputs_per_file))
     with opened_folder(output, job, cut) as tasks, progress(quiet=quiet) as report:
         for done, found in enumerate(ENGINES[engine](job, tasks, jobs), 1):
             rows, anomalies = rows + found.rows, anomalies + found.anomalies

@@ -70,7 +70,10 @@ def stress(
     from sparsense.robustness.victim import Victim
     from sparsense.runtime import ExportedDetector
 
-    loaded, victim = ExportedDetector(detector), Victim.open(detector)
+    loaded = ExportedDetector(detector)
+    if loaded.group > 1:
+        raise InputError(f"{detector} judges groups of {loaded.group} inputs; attacks are made for single ones")
+    victim = Victim.open(detector)
     radii = tuple(radius or (0.008, 0.03))
     asked = Stress(
         samples=samples,

@@ -23,6 +23,8 @@ from sparsense.detector.explain import Detail, check_explanation, explained
 from sparsense.detector.file import parity_inputs, write_detector
 from sparsense.detector.fit import Array, Progress, Scored, fit_head, silent
 from sparsense.detector.gradient_opinion import gradient_opinion
+from sparsense.detector.grouped import check_group, grouped, groups_named
+from sparsense.detector.groups import group_inputs, single_inputs
 from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import held_out, left_out_named, properties, without_inputs
 from sparsense.errors import GraphError, SparsenseError
@@ -52,6 +54,8 @@ class AttachSettings:
         tolerance: Largest relative error of the scores at which the file is kept.
         private: The file stores no raw calibration inputs and no hashes of inputs: it is verified with random ones,
             and cannot tell what it was made from.
+        group: So many inputs that come together get one score, see `grouped`; 1: every input has its own. Calibration
+            inputs are taken in groups in their order.
     """
 
     false_alarm_rate: float = 0.05
@@ -61,6 +65,7 @@ class AttachSettings:
     cache: Path | None = None
     tolerance: float = 1e-5
     private: bool = False
+    group: int = 1
 
 
 def attach_to_file(
@@ -101,6 +106,7 @@ def attach_to_file(
     """
     check_place(output)
     need_classes(_task(head), settings.per_class, doing=f"calibrating head {head.name!r}")
+    check_group(settings.group, per_class=settings.per_class, explain=settings.detail is not None)
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
     model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
@@ -112,14 +118,16 @@ def attach_to_file(
     _check_output(network, str(model_path))
     with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
-    unseen = preprocessing.arrange(calibration.inputs)
+    scored = grouped(network, scored, settings.group)
+    unseen = group_inputs(preprocessing.arrange(calibration.inputs), settings.group)
     progress(f"calibrating on {calibration.name}", 0, len(unseen))
     compared = parity_inputs(unseen)
     scored, about = _explained(scored, compared, settings.detail) if settings.detail else (scored, {})
     judged = scored.judge(unseen)
-    with left_out_named(left_out):
+    with left_out_named(left_out), groups_named(settings.group):
         closed, found = calibrated(scored, judged, settings.false_alarm_rate, per_class=settings.per_class)
     progress("comparing with a second evaluation", 0, len(compared))
+    alone = single_inputs(compared, settings.group)
     with _logits_named(answer):
         parity = second_opinion(scored, compared, tolerance=settings.tolerance)
     card: dict[str, Any] = {
@@ -129,17 +137,19 @@ def attach_to_file(
         "options": head.options(),
         "learnt": head.learnt_numbers(),
         "task": network.task,
+        **({"group": settings.group} if settings.group > 1 else {}),
         "network": {"output": answer.name, "logits": logits_before(answer), "given": first.name},
         "preprocessing": preprocessing.to_dict(),
         "calibration": found.to_dict(),
         "data": {"fit": _describe(fit) | _accuracy(scored), "calibration": {**_describe(given), "left_out": left_out}},
         "versions": {package: metadata.version(package) for package in PACKAGES},
-        "checks": {"forward": _forward(network, (model_path, answer), model, preprocessing, compared)}
-        | _gradients(head, network, compared),
+        "checks": {"forward": _forward(network, (model_path, answer), model, preprocessing, alone)}
+        | _gradients(head, network, alone),
         "parity": {"oracle": parity.oracle, "inputs": len(parity.inputs), "tolerance": settings.tolerance},
         "warnings": _warnings(scored),
     } | about
-    seen = {} if settings.private else properties(preprocessing.arrange(fit.inputs), unseen)
+    known = preprocessing.arrange(fit.inputs), single_inputs(unseen, settings.group)
+    seen = {} if settings.private else properties(*known)
     stored = without_inputs(parity, unseen) if settings.private else parity
     with _logits_named(answer):
         rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen, stored=stored)

@@ -116,9 +116,10 @@ def verdict(
 
 def declare(op: Builder, outputs: dict[str, ir.Value]) -> None:
     """Make values the graph's outputs, under their names."""
+    batch = dims(op.graph.inputs[0])[0]
     for name, value in outputs.items():
         value.name = name
-        value.shape = ir.Shape(["N", *list(value.shape or ["N"])[1:]])
+        value.shape = ir.Shape([batch, *list(value.shape or [batch])[1:]])
     op.graph.outputs[:] = list(outputs.values())
 
 

@@ -18,6 +18,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
 from sparsense.detector.labels import Agreement, can_be_compared, check_labels
 from sparsense.errors import ExportError, InputError
+from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.outputs import PROBABILITIES, squashed_by
 from sparsense.graph.run import Session, stream
@@ -61,13 +62,14 @@ class Scored:
     agreement: Agreement | None = None
 
     def scores(self, inputs: Array, *, batch_size: int = 64) -> Array:
-        """Scores [N] of inputs as the detector takes them."""
-        batches = stream(self.network.model, [self.score], inputs, batch_size=batch_size)
+        """Scores [N] of inputs as the detector takes them; groups, where it judges groups."""
+        at_once = max(1, batch_size // self.network.group)
+        batches = stream(self.network.model, [self.score], inputs, batch_size=at_once)
         return np.concatenate([batch[0] for batch in batches])
 
     def judge(self, inputs: Array, *, batch_size: int = 64) -> HeldOut:
-        """Scores and, of a classifier, the predicted classes of inputs as the detector takes them."""
-        if self.network.task != "classifier":
+        """Scores and, of a classifier of single inputs, the predicted classes of inputs as the detector takes them."""
+        if self.network.task != "classifier" or self.network.group > 1:
             return HeldOut(self.scores(inputs, batch_size=batch_size))
         batches = stream(self.network.model, [self.score, self.network.output], inputs, batch_size=batch_size)
         scores, classes = zip(*((score, output.argmax(1)) for score, output in batches), strict=True)
@@ -197,16 +199,16 @@ def fit_head(
         raise ExportError(
             f"attaching head {head.name!r}: expected float32 scores [N], found {score.dtype} {score.shape}"
         )
-    return Scored(network, head, _marked(network, observed, score), observed, agreement=agreement)
+    return Scored(network, head, marked(network.op, score, [observed, network.output]), observed, agreement=agreement)
 
 
-def _marked(network: ForwardGraph, observed: ir.Value, score: ir.Value) -> ir.Value:
-    """The score; NaN where one of the numbers that it was made from is, or one of the network's answer.
+def marked(op: Builder, score: ir.Value, made_from: Sequence[ir.Value]) -> ir.Value:
+    """The score [N]; NaN where one of the numbers [N, ...] that it was made from is, or one of the network's answer.
 
     A largest value, a limit or a count may drop what is not a number, and call the rest usual.
     """
-    op, seen = network.op, dict.fromkeys([observed, network.output])
-    sums = [op.ReduceSum(value, list(range(1, rank(value))), keepdims=0) for value in seen if value.shape is not None]
+    seen = [value for value in dict.fromkeys(made_from) if value.shape is not None]
+    sums = [op.ReduceSum(value, list(range(1, rank(value))), keepdims=0) for value in seen]
     marked = op.Where(op.IsNaN(reduce(op.Add, sums)), np.float32(np.nan), score)
     marked.shape = score.shape
     return marked

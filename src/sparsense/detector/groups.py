@@ -1,8 +1,8 @@
-"""Scores of groups: B consecutive inputs that are known to belong together, judged as one."""
+"""Groups: B consecutive inputs that are known to belong together, judged as one."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +10,34 @@ from numpy.typing import ArrayLike, NDArray
 from sparsense.errors import InputError
 
 How = Literal["mean", "max"]
+
+
+def group_inputs(inputs: NDArray[Any], size: int) -> NDArray[Any]:
+    """Inputs `[n, ...]` as a detector of groups takes them: `size` consecutive ones each, `[n // size, size, ...]`.
+
+    Calibrate with groups that come together as those of later do: consecutive images of one scene are no random ones.
+
+    Args:
+        inputs: Those left over at the end, fewer than `size`, are left out.
+        size: Inputs per group, at least 1 and at most n; of 1 they stay as they are.
+
+    Raises:
+        InputError: A size that does not fit.
+
+    Example:
+        >>> group_inputs(np.arange(5), 2).tolist()
+        [[0, 1], [2, 3]]
+    """
+    if not 1 <= size <= len(inputs):
+        raise InputError(f"grouping {len(inputs)} inputs: expected groups of 1 to {len(inputs)}, found {size}")
+    if size == 1:
+        return inputs
+    return inputs[: len(inputs) // size * size].reshape(-1, size, *inputs.shape[1:])
+
+
+def single_inputs(inputs: NDArray[Any], size: int) -> NDArray[Any]:
+    """The inverse: the inputs in groups of `size`, one after the other."""
+    return inputs if size == 1 else inputs.reshape(-1, *inputs.shape[2:])
 
 
 def group_scores(scores: ArrayLike, size: int, *, how: How = "mean") -> NDArray[np.float64]:

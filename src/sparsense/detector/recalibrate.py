@@ -18,6 +18,8 @@ from sparsense.data.digests import digests
 from sparsense.detector.close import CLASSES, SCORES, calibration_of, declare, verdict
 from sparsense.detector.file import PARITY_KEY, write_detector
 from sparsense.detector.fit import HeldOut
+from sparsense.detector.grouped import check_group, groups_named
+from sparsense.detector.groups import single_inputs
 from sparsense.detector.seen import CALIBRATED, FITTED, Digests, kept_share, left_out_named, pack, unpack, unseen
 from sparsense.errors import CalibrationError, InputError
 from sparsense.files import check_place
@@ -69,16 +71,17 @@ def recalibrate(
     before = detector.card["calibration"]
     asked = _per_class(before) if per_class is None else per_class
     need_classes(_task(detector), asked, doing=f"recalibrating {path}")
+    check_group(detector.group, per_class=asked)
     seen = {key: detector.metadata[key] for key in (FITTED, CALIBRATED) if key in detector.metadata}
     if inputs is None:
         held_out, data = _stored(detector), None
     else:
         held_out, data, hashes = _scored(detector, inputs, name)
-        held_out, data, hashes = _unseen(held_out, data, hashes, unpack(seen, FITTED))
+        held_out, data, hashes = _unseen(held_out, data, hashes, (unpack(seen, FITTED), detector.group))
         if seen:  # of a private file none are kept
             seen[CALIBRATED] = pack(hashes)
     op, score, answer, explanations = _reopened(model)
-    with left_out_named((data or {}).get("left_out", 0)):
+    with left_out_named((data or {}).get("left_out", 0)), groups_named(detector.group):
         found = calibration_of(
             held_out,
             float(before["rate"]) if rate is None else rate,
@@ -99,7 +102,7 @@ def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> t
     scores, classes, hashes = [], [], []
     for batch in inputs:
         found = detector(batch)
-        hashes.append(digests(batch))
+        hashes.append(digests(single_inputs(batch, detector.group)))
         digest.update(np.ascontiguousarray(batch).data)
         scores.append(found.score)
         classes.append(
@@ -108,18 +111,23 @@ def _scored(detector: ExportedDetector, inputs: Iterable[Array], name: str) -> t
     if not scores:
         raise CalibrationError(f"recalibrating {detector.path}: expected inputs, found none", needed=1)
     held_out = HeldOut(np.concatenate(scores), np.concatenate(classes))
-    about = {"name": name, "count": len(held_out.scores), "sha256": digest.hexdigest()}
+    about = {"name": name, "count": len(held_out.scores) * detector.group, "sha256": digest.hexdigest()}
     return held_out, about, np.concatenate(hashes)
 
 
 def _unseen(
-    held_out: HeldOut, data: dict[str, Any], hashes: Digests, fitted: Digests
+    held_out: HeldOut, data: dict[str, Any], hashes: Digests, known: tuple[Digests, int]
 ) -> tuple[HeldOut, dict[str, Any], Digests]:
-    """The same without the inputs that the head was fitted on."""
+    """The same without the inputs that the head was fitted on; `known`: these, and how many inputs a group has.
+
+    A group with one of them goes as a whole.
+    """
+    fitted, group = known
     kept = unseen(fitted, hashes, name=data["name"], fitted="fitting data", share=kept_share(fitted))
-    left_out = int((~kept).sum())
-    classes = None if held_out.classes is None else held_out.classes[kept]
-    return HeldOut(held_out.scores[kept], classes), {**data, "left_out": left_out}, hashes[kept]
+    whole = np.asarray(kept.reshape(-1, group).all(1))
+    classes = None if held_out.classes is None else held_out.classes[whole]
+    about = {**data, "left_out": int((~whole).sum()) * group}
+    return HeldOut(held_out.scores[whole], classes), about, hashes[whole.repeat(group)]
 
 
 def _stored(detector: ExportedDetector) -> HeldOut:

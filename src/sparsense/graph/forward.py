@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -34,6 +34,7 @@ class ForwardGraph:
         op: Adds nodes.
         task: What the output means.
         remembered: What the network's training has kept for its detector, by the names of parameters.
+        group: Inputs judged as one; above 1 the input is `[groups, group, ...]`, see `in_groups`.
     """
 
     model: ir.Model
@@ -43,6 +44,7 @@ class ForwardGraph:
     op: Builder
     task: Task
     remembered: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    group: int = 1
 
     @property
     def features(self) -> ir.Value:
@@ -59,7 +61,7 @@ class ForwardGraph:
         model = self.model.clone()
         values = {v.name: v for v in [*model.graph.inputs, *(o for node in model.graph for o in node.outputs)]}
         given, target, output = (values[value.name] for value in (self.input, self.target, self.output))
-        return ForwardGraph(model, given, target, output, Builder(model.graph), self.task, self.remembered)
+        return replace(self, model=model, input=given, target=target, output=output, op=Builder(model.graph))
 
 
 def forward_graph(model: ir.Model, preprocessing: Preprocessing, *, task: Task = "classifier") -> ForwardGraph:

@@ -67,6 +67,13 @@ class Head(ABC):
     def observe(self, network: ForwardGraph) -> ir.Value:
         """Add the nodes that give what the head looks at: float32 `[N, D]`."""
 
+    def observe_groups(self, network: ForwardGraph, size: int) -> ir.Value | None:  # noqa: ARG002
+        """Add what it looks at of groups of `size` consecutive inputs, [N / size, D], once it is fitted.
+
+        None, the default: the score of a group is the mean of its inputs' scores.
+        """
+        return None
+
     def fit(self, observations: Iterable[Array], labels: Array | None = None) -> Self:  # noqa: ARG002
         """Learn from batches `[n, D]` of observations, all in-distribution; the default learns nothing."""
         for _ in observations:

@@ -11,13 +11,15 @@ import onnx_ir as ir
 from sparsense.autodiff import Layer, weighted_layers
 from sparsense.autodiff.norms import p_norm, power_scale
 from sparsense.autodiff.second_order import hessian_gradient
+from sparsense.autodiff.shapes import rank
 from sparsense.errors import NotFittedError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.graph.grouped import mean_of_groups
 from sparsense.heads.checks import flag, one_of
 from sparsense.heads.contributions import Contributions, names_of
 from sparsense.heads.head import Array, Head, Stream, register
-from sparsense.heads.loss import LOSSES, one_hot, predicted_class, relative_seed
+from sparsense.heads.loss import EPSILON, LOSSES, one_hot, predicted_class, relative_seed
 from sparsense.heads.sensitivity import (
     check_order,
     check_structure,
@@ -38,8 +40,9 @@ class SensNorm(Head):
     score  = 1/L sum_l || r_l - s_l(x) ||_p
     CroP:    s_l(x) = w_l * (H g)_l of log L,  r_l = their mean
 
-    The published form scores groups of inputs; this one scores each input alone (a group of one), and
-    `sparsense.detector.group_scores` averages them. Without labels the reference uses the predicted classes.
+    The published form scores groups of inputs: gradients and losses are averaged over a group before they are divided,
+    and so is what `group` attaches; the default, a group of one, scores each input alone. Without labels the reference
+    uses the predicted classes.
 
     Args:
         p: Order of the norm, >= 1 or inf; the prototype's is 5.
@@ -104,15 +107,16 @@ class SensNorm(Head):
     def _of_truth(
         self, network: ForwardGraph, layers: Sequence[Layer], truth: ir.Value
     ) -> tuple[list[ir.Value], ir.Value]:
-        """What is summed over the training set: sensitivities, and what their sum is divided by, [N, ...]."""
+        """What is summed over the training set: sensitivities [N, ...], and what their sum is divided by, [N]."""
         op = network.op
         if self.sensitivity == "crop":
             return self._curvatures(network, layers), op.ReduceSum(truth, [1], keepdims=0)  # ones: a mean
         if self.loss == "logit":
-            seed, loss = truth, op.Mul(network.output, truth)
+            seed, terms = truth, op.Mul(network.output, truth)
         else:
             seed = op.Sub(op.Softmax(network.output, axis=1), truth)
-            loss = op.Neg(op.Mul(op.LogSoftmax(network.output, axis=1), truth))
+            terms = op.Neg(op.Mul(op.LogSoftmax(network.output, axis=1), truth))
+        loss = op.ReduceSum(terms, [1], keepdims=0)
         return sensitivities(network, layers, seed, structure=self.structure), loss
 
     def _curvatures(self, network: ForwardGraph, layers: Sequence[Layer]) -> list[ir.Value]:
@@ -134,12 +138,23 @@ class SensNorm(Head):
             network, layers, seed, references, order=self.p, structure=self.structure, signed=self.signed
         )
 
+    def observe_groups(self, network: ForwardGraph, size: int) -> ir.Value:
+        """The distance of w * mean(dL/dw) / mean(L) of a group to the reference, layer by layer: [N / size, L]."""
+        op, layers = network.op, weighted_layers(network, layers=self.layers)
+        values, loss = self._of_truth(network, layers, predicted_class(op, network.output))
+        mean = op.Add(mean_of_groups(op, loss, size), -EPSILON if self.loss == "logit" else EPSILON)
+        shares = [op.Div(mean_of_groups(op, value, size), _beside(op, mean, value)) for value in values]
+        return self._distances(network.op, layers, shares)
+
     def _curved(self, network: ForwardGraph, layers: Sequence[Layer]) -> ir.Value:
         """The distance of the curvatures, layer by layer: [N, L]."""
-        op, norms = network.op, []
-        magnitude = (lambda value: value) if self.signed else op.Abs
-        for layer, value in zip(layers, self._curvatures(network, layers), strict=True):
-            away = magnitude(value)
+        return self._distances(network.op, layers, self._curvatures(network, layers))
+
+    def _distances(self, op: Builder, layers: Sequence[Layer], values: Sequence[ir.Value]) -> ir.Value:
+        """Norms of what sensitivities [N, ...] differ from the reference, layer by layer: [N, L]."""
+        norms = []
+        for layer, value in zip(layers, values, strict=True):
+            away = value if self.signed else op.Abs(value)
             if self.reference == "train":
                 fixed = self._reference(layer.name)
                 away = op.Sub(away, (fixed if self.signed else np.abs(fixed)).astype(np.float32))
@@ -175,3 +190,8 @@ class SensNorm(Head):
     def state(self) -> dict[str, Array]:
         """The reference of each layer, arranged as in the graph."""
         return {f"reference.{name}": value for name, value in self._references.items()}
+
+
+def _beside(op: Builder, numbers: ir.Value, value: ir.Value) -> ir.Value:
+    """One number per sample, with as many axes as the value has."""
+    return op.Unsqueeze(numbers, list(range(1, rank(value))))

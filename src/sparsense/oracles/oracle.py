@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from sparsense.data.columns import Column
 from sparsense.detector import Scored
+from sparsense.detector.groups import single_inputs
 from sparsense.networks.network import Network
 from sparsense.parity import Parity, disturb, settled
 from sparsense.registry import Registry
 
 Oracle = Callable[[Scored, nn.Module, Tensor], NDArray[np.float64]]
-"""`(fitted head, float64 module in eval mode, float64 inputs [N, ...]) -> scores [N]`."""
+"""`(fitted head, float64 module in eval mode, float64 inputs [N, ...]) -> scores [N]`, or those of groups of inputs."""
 
 NAME = "torch per-sample autograd, float64"
 
@@ -60,8 +61,9 @@ def oracle_scores(
     module = deepcopy(network.module).double().eval()
     if disturbance is not None:
         _disturb(module, disturbance)
-    prepared = _prepare(network, inputs)
-    return np.asarray(ORACLES[scored.head.name](scored, module, prepared), np.float64)
+    group = scored.network.group
+    found = np.asarray(ORACLES[scored.head.name](scored, module, _prepare(network, single_inputs(inputs, group))))
+    return found.astype(np.float64) if len(found) == len(inputs) else found.reshape(-1, group).mean(1)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,15 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     head: Any = scored.head
     layers = weighted_layers(scored.network, layers=head.layers)
     order = None if head.structure == "channel" else arrangements(scored.network, layers)
-    state, scores = head.state(), []
-    for sample in elasticities(
-        module, layers, inputs, structure=head.structure, loss=head.loss, curved=head.sensitivity == "crop"
-    ):
+    state, scores, curved = head.state(), [], head.sensitivity == "crop"
+    samples = elasticities(module, layers, inputs, structure=head.structure, loss=head.loss, curved=curved)
+    if curved:
+        samples = means_of_groups(samples, scored.network.group)
+    elif scored.network.group > 1:
+        samples = group_elasticities(
+            module, layers, torch.split(inputs, scored.network.group), structure=head.structure, loss=head.loss
+        )
+    for sample in samples:
         distances = []
         for i, (layer, found) in enumerate(zip(layers, sample, strict=True)):
             usual = state[f"reference.{layer.name}"] if head.reference == "train" else np.zeros(1)
@@ -117,6 +122,30 @@ def elasticities(
             arrange(layer, found, (weight * gradient).detach(), structure)
             for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
         ]
+
+
+def group_elasticities(
+    module: nn.Module, layers: Sequence[Layer], groups: Sequence[Tensor], *, structure: str, loss: str
+) -> Iterator[list[Array]]:
+    """Elasticities w * dM/dw / M of the mean loss M of a group's inputs, one array per layer; arguments as above."""
+    modules = match_layers(module, layers, groups[0][:1])
+    weights = [found.weight for found in modules]
+    for group in groups:
+        logits = torch.stack([module(sample[None])[0] for sample in group])
+        mean = logits.amax(1).mean() if loss == "logit" else -torch.log_softmax(logits, 1).amax(1).mean()
+        gradients = torch.autograd.grad(mean, weights)
+        share = float(mean.detach()) + (-1e-8 if loss == "logit" else 1e-8)
+        yield [
+            arrange(layer, found, (weight * gradient / share).detach(), structure)
+            for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
+        ]
+
+
+def means_of_groups(samples: Iterable[list[Array]], size: int) -> Iterator[list[Array]]:
+    """The mean of every `size` consecutive samples, layer by layer."""
+    found = list(samples)
+    for start in range(0, len(found), size):
+        yield [np.mean(layer, axis=0) for layer in zip(*found[start : start + size], strict=True)]
 
 
 def _half_square(layers: Sequence[Layer], modules: Sequence[Any], gradients: Sequence[Tensor]) -> Tensor:

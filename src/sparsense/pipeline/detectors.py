@@ -14,6 +14,7 @@ from sparsense.benchmark.explanation_file import Drawn
 from sparsense.benchmark.metrics import Array
 from sparsense.calibrate import Calibration
 from sparsense.class_calibration import ClassCalibration
+from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import (
     HeldOut,
     Progress,
@@ -25,6 +26,8 @@ from sparsense.detector import (
     parity_inputs,
 )
 from sparsense.detector.explain import Detail
+from sparsense.detector.grouped import grouped, groups_named
+from sparsense.detector.groups import group_inputs
 from sparsense.detector.seen import properties, without_inputs
 from sparsense.graph import ForwardGraph, Session, forward_graph, load_graph, stream
 from sparsense.graph.run import with_outputs
@@ -116,7 +119,6 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
     """Attach every head of the recipe; one that disagrees with its oracle stops the run."""
     preprocessing = variant.network.preprocessing
     fitting = data.train.subset(recipe.fit.samples, seed=recipe.seed)
-    compared = parity_inputs(preprocessing.arrange(data.calibration.inputs), count=CANDIDATES, seed=recipe.seed)
     for section in recipe.heads:
         head = HEADS[section.name](**section.options)
         scored = fit_head(
@@ -128,8 +130,16 @@ def attach_heads(variant: Variant, recipe: Recipe, data: RunData, *, progress: P
             progress=_labelled(progress, f"{variant.name} {section.name}"),
             cache=observations(recipe),
         )
+        scored = grouped(variant.graph, scored, section.group)
+        compared = compared_inputs(section, recipe, data, preprocessing)
         parity = oracle_parity(scored, variant.network, compared, tolerance=recipe.export.tolerance)
         variant.detectors.append(attach(scored, section, recipe, data, parity, variant))
+
+
+def compared_inputs(section: HeadSection, recipe: Recipe, data: RunData, preprocessing: Preprocessing) -> NDArray[Any]:
+    """What a detector is compared with its oracle on; groups, where it judges groups."""
+    held_out = group_inputs(preprocessing.arrange(data.calibration.inputs), section.group)
+    return parity_inputs(held_out, count=CANDIDATES, seed=recipe.seed)
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
@@ -144,7 +154,8 @@ def attach(
     scored, about = _explained(scored, parity.inputs, section.detail) if section.explain else (scored, {})
     held_out = judged(scored, data.calibration, preprocessing)
     asked = recipe.calibrate
-    model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
+    with groups_named(section.group):
+        model, calibration = calibrated(scored, held_out, asked.false_alarm_rate, per_class=asked.per_class)
     session = Session(model, threads=1)
     rows = compare(lambda inputs: session(inputs)[0], parity)
     require(rows, what=f"the {variant.name} detector with head {section.name!r}", oracle=parity.oracle)
@@ -162,13 +173,15 @@ def attach(
         "preprocessing": preprocessing.to_dict(),
         "calibration": calibration.to_dict(),
         **({"explanation": about} if about else {}),
+        **({"group": section.group} if section.group > 1 else {}),
     }
     shown = None
     if drawn is not None:
         shown = Explanation(variant=variant.name, head=section.name, examples=drawn[0], **about), drawn[1]
     fitted, unseen = preprocessing.arrange(data.train.inputs), preprocessing.arrange(data.calibration.inputs)
     private = recipe.export.private
-    seen, stored = ({}, without_inputs(parity, unseen)) if private else (properties(fitted, unseen), parity)
+    groups = group_inputs(unseen, section.group)
+    seen, stored = ({}, without_inputs(parity, groups)) if private else (properties(fitted, unseen), parity)
     return Attached(section.name, card, model, calibration, parity, stored, rows, scores, flags, seen, shown)
 
 

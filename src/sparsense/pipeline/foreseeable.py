@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsense.calibrate import check_enough, samples_needed
 from sparsense.data import Dataset
 from sparsense.detector import check_head
+from sparsense.detector.grouped import groups_named
 from sparsense.errors import CalibrationError, RecipeError
 from sparsense.extras import need
 from sparsense.heads import HEADS
@@ -35,15 +36,16 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     for section in recipe.heads:
         check_head(HEADS[section.name](**section.options), network.task, data.train)
     LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
-    _check_calibration(recipe.calibrate, data.calibration, network)
+    _check_calibration(recipe.calibrate, data.calibration, network, group=max(head.group for head in recipe.heads))
     check_precision(recipe, network, data.calibration)
     for module in ("jinja2", "plotly.offline"):
         need(module, doing="writing a report", extra="report")
 
 
-def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network) -> None:
+def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network, *, group: int) -> None:
     rate = section.false_alarm_rate
-    check_enough(len(held_out), rate)
+    with groups_named(group):
+        check_enough(len(held_out) // group, rate)
     if section.per_class != "strict" or network.task != "classifier":
         return
     each, classes = samples_needed(rate), check_forward(network).shape[1]

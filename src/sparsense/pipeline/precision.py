@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from sparsense.benchmark.card import AccuracyRow, Quantisation
 from sparsense.data import Dataset
-from sparsense.detector import Progress, fit_head, parity_inputs
+from sparsense.detector import Progress, fit_head
+from sparsense.detector.grouped import grouped
 from sparsense.errors import GraphError, InputError
 from sparsense.graph import Session, forward_graph, load_graph
 from sparsense.heads import HEADS
 from sparsense.networks.network import Network
 from sparsense.parity import Parity
 from sparsense.pipeline.data import RunData
-from sparsense.pipeline.detectors import CANDIDATES, Attached, Variant, attach
+from sparsense.pipeline.detectors import Attached, Variant, attach, compared_inputs
 from sparsense.pipeline.measure import outcome_row
 from sparsense.quantise import Budget, Judged, quantise_if_better
 from sparsense.quantise.judge import Short, Trial
@@ -108,7 +109,8 @@ def _attached(variant: Variant, section: HeadSection, recipe: Recipe, data: RunD
     scored = fit_head(
         variant.graph, head, fitting, preprocessing=see, batch_size=recipe.fit.batch_size, progress=progress
     )
-    compared = parity_inputs(see.arrange(data.calibration.inputs), count=CANDIDATES, seed=recipe.seed)
+    scored = grouped(variant.graph, scored, section.group)
+    compared = compared_inputs(section, recipe, data, see)
     session = Session(scored.network.model, [scored.score], threads=1)
     scores = np.concatenate([session(compared[i : i + 1])[0] for i in range(len(compared))])
     parity = Parity(compared, scores.astype(np.float64), ORACLE, recipe.export.tolerance)

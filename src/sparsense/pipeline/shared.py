@@ -14,6 +14,7 @@ from sparsense.data import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import HeldOut, Scored
 from sparsense.detector.cache import KeptBatches
+from sparsense.detector.groups import group_inputs
 from sparsense.errors import SparsenseError
 from sparsense.files import held_alone
 from sparsense.networks.network import Network
@@ -100,8 +101,8 @@ def observations(recipe: Recipe) -> Path | None:
 
 
 def judged(scored: Scored, data: Dataset, preprocessing: Preprocessing) -> HeldOut:
-    """What a detector says of a data set; read from the shared folder where it is there."""
-    folder, inputs = shared_folder(), preprocessing.arrange(data.inputs)
+    """What a detector says of a data set, or of its groups; read from the shared folder where it is there."""
+    folder, inputs = shared_folder(), group_inputs(preprocessing.arrange(data.inputs), scored.network.group)
     if folder is None:
         return scored.judge(inputs)
     kept = KeptBatches.of(folder / "judged", scored.network.model, [scored.score], data=data.sha256(), batch_size=0)

@@ -131,6 +131,8 @@ class HeadSection(Section):
     """Also give what a score is made of: outputs `explanation` and `explanation_map`, drawn in the report."""
     detail: Literal["parts", "layers", "channels"] = "parts"
     """What the explanation divides a score into; `parts`: the head's own (members, layers, features, terms)."""
+    group: Count = 1
+    """Consecutive inputs that get one score together, such as images of one scene; the file then takes groups."""
 
 
 class FitSection(Section):
@@ -234,6 +236,18 @@ class Recipe(Section):
         """Each head is written to a file that carries its name."""
         if twice := [name for name, count in Counter(h.name for h in self.heads).items() if count > 1]:
             raise ValueError(f"heads: {twice[0]!r} is listed twice; every head is written to a file of its name")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_asked_what_groups_have(self) -> Recipe:
+        for index, head in enumerate(self.heads):
+            others = {"explain": head.explain, "calibrate.per_class": self.calibrate.per_class != "no",
+                      "robustness": self.robustness is not None}  # fmt: skip
+            if head.group > 1 and (found := [key for key, asked in others.items() if asked]):
+                raise ValueError(
+                    f"heads.{index}.group: {found[0]} is about single inputs, and this head judges {head.group} as "
+                    "one; leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")

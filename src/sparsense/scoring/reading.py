@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,48 @@ def read(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]
 
     Args:
         piece: What to read.
-        detector: Says what an input looks like.
+        detector: Says what an input looks like; of one that judges groups, a row is a group of consecutive inputs.
         size: Rows per batch.
 
     Raises:
-        InputError: Nothing there, damage, or something the detector does not take.
+        InputError: Nothing there, damage, or something the detector does not take, such as half a group.
     """
+    found = _singles(piece, detector, size * detector.group)
+    yield from found if detector.group == 1 else in_groups(found, detector.group)
+
+
+def in_groups(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Consecutive inputs in groups, `[groups, size, ...]`, with the names of the first and the last.
+
+    Raises:
+        InputError: Some are left over at the end, or those of a group have several shapes.
+    """
+    names: list[str] = []
+    waiting: list[NDArray[Any]] = []
+    for found, part in batches:
+        names, waiting = [*names, *found], [*waiting, *part]
+        if full := len(names) // size * size:
+            yield _grouped(names[:full], waiting[:full], size)
+            names, waiting = names[full:], waiting[full:]
+    if names:
+        raise InputError(
+            f"grouping inputs: expected a multiple of {size}, as the detector judges so many as one; found "
+            f"{len(names)} left over, from {names[0]} on; leave them out, or complete the group"
+        )
+
+
+def _grouped(names: list[str], inputs: list[NDArray[Any]], size: int) -> Batch:
+    if len(shapes := {one.shape for one in inputs}) > 1:
+        raise InputError(
+            f"grouping inputs {names[0]} to {names[-1]}: expected one shape, found {' and '.join(map(str, shapes))}"
+        )
+    starts = range(0, len(names), size)
+    groups = np.stack(inputs).reshape(len(starts), size, *inputs[0].shape)
+    return [f"{names[start]} .. {names[start + size - 1]}" for start in starts], groups
+
+
+def _singles(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]:
+    """Names and single inputs."""
     if not piece.kind:
         yield from _images(detector, [Path(file) for file in piece.files], size)
         return
@@ -43,7 +79,7 @@ def read(piece: Piece, detector: ExportedDetector, size: int) -> Iterator[Batch]
 
 def _parts(piece: Piece, path: Path, detector: ExportedDetector, size: int) -> Iterator[NDArray[Any]]:
     if piece.kind in ARRAYS:
-        detector.check(outline(path))  # before a row of any size is read
+        detector.check(outline(path), single=True)  # before a row of any size is read
         yield from array_rows(path, size, start=piece.start, stop=piece.stop)
         return
     if piece.kind == ".csv":
@@ -85,7 +121,7 @@ def _stored_images(values: Sequence[Any], detector: ExportedDetector, path: Path
 
 
 def _lists(values: Sequence[Any], detector: ExportedDetector, path: Path) -> NDArray[Any]:
-    sizes = [1 if size is None else size for size in detector.input_shape]
+    sizes = [1 if size is None else size for size in detector.single_shape]
     try:
         return np.asarray(values, detector.dtype).reshape(len(values), *sizes)
     except (ValueError, TypeError, OverflowError) as error:
@@ -128,12 +164,12 @@ def _images(detector: ExportedDetector, files: Sequence[Path], size: int) -> Ite
 
 def image_shape(detector: ExportedDetector, file: Path) -> tuple[int | None, int | None, int]:
     """Height, width and channels that the detector takes."""
-    if detector.dtype != "uint8" or len(detector.input_shape) != 3:
+    if detector.dtype != "uint8" or len(detector.single_shape) != 3:
         raise InputError(
             f"{detector.path.name} does not take image files such as {file}, but {detector.takes}: "
             "give .npy or .npz files"
         )
-    first, second, third = detector.input_shape
+    first, second, third = detector.single_shape
     height, width, channels = (first, second, third) if detector.layout == "NHWC" else (second, third, first)
     return height, width, 3 if channels is None else channels
 
