@@ -209,3 +209,19 @@ def wrong_forward():
 
 
 NOT_A_FUNCTION = 3
+
+
+class ShutAutoencoder(nn.Module):
+    """Its only units are shut for every image, so that no gradient opens them."""
+
+    input_shape = (1, 8, 8)
+    task = "reconstruction"
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 4, 3, 2, 1)
+        nn.init.constant_(self.down.bias, -100.0)
+        self.up = nn.ConvTranspose2d(4, 1, 2, 2)
+
+    def forward(self, x):
+        return self.up(functional.relu(self.down(x)))

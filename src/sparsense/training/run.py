@@ -19,6 +19,7 @@ from sparsense.data.splits import last_windows
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
+from sparsense.training.alive import check_alive
 from sparsense.training.batches import Augmented, Batches
 from sparsense.training.engine import make_engine
 from sparsense.training.fit import Kept, fit
@@ -77,6 +78,9 @@ def run_training(
 
     Returns:
         The mean loss of each epoch.
+
+    Raises:
+        TrainingError: It diverged, or left a network that answers the same to every sample.
     """
     assert recipe.train is not None
     beside.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,10 @@ def run_training(
     if recipe.train.tensorboard:
         logs.append(tensorboard_log(beside.with_name(f"{beside.name}.tensorboard")))
     kept = Kept(checkpoint, identity, beside.with_name(f"{beside.name}.last-good.safetensors"))
-    return fit(training, kept, logs=logs, report=report)
+    losses = fit(training, kept, logs=logs, report=report)
+    assert isinstance(training.batches, Batches)
+    check_alive(training.module, training.batches.inputs, rate=recipe.train.learning_rate)
+    return losses
 
 
 def training_identity(network: Network, recipe: Recipe, samples: Samples) -> str:
