@@ -32,7 +32,7 @@ Scores = NDArray[Any]
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
 FITTED = 1000  # samples that heads are fitted on
 SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
-STARTS, APART = 5, 100  # first weights that are tried, and how far their seeds are apart
+STARTS, APART = 20, 100  # first weights that are tried, and how far their seeds are apart
 SAME = 1e-4  # of the spread of the inputs
 PIXELS = {"fashion": {"mean": 0.2860, "std": 0.3530}}  # where they are not MNIST's
 
@@ -105,7 +105,7 @@ def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     epochs = _epochs(how, length, len(batches))
     settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
     objective = make_objective(how.objective, how.options, Context())
-    run(network.module, objective, batches, settings, length.precision)
+    run(network.module, objective, batches, settings, length.precision, given_up=lambda: dead(network, case.train))
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
     return Fitted(network, objective)
 
@@ -118,14 +118,20 @@ def run(
     precision: Precision,
     *,
     after_step: Callable[[], object] = lambda: None,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train; images as channels last, which is faster on a CPU and changes no more than rounding."""
+    """Train; images as channels last, which is faster on a CPU and changes no more than rounding.
+
+    `given_up` is asked after every epoch.
+    """
     images = batches.inputs.ndim == 4
     if images:
         module.to(memory_format=torch.channels_last)
     training = Training(module, objective, batches, settings, engine=Alone(precision if images else "32"))
     while not training.done:
         training.epoch(after_step=after_step)
+        if given_up():
+            break
     if images:
         module.to(memory_format=torch.contiguous_format)
 
