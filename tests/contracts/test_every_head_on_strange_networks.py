@@ -161,3 +161,13 @@ def test_directions_that_would_fill_the_memory_are_refused(monkeypatch: pytest.M
     with pytest.raises(InputError, match="at most 191 numbers in its directions, found 64 weights in 2 layers"):
         fitted("low_dimensional_gradient", rows_network(3))
     fitted("low_dimensional_gradient", rows_network(3), layers=1)
+
+
+@pytest.mark.parametrize("name", ["gaia_a", "gaia_z"])
+@pytest.mark.parametrize("layers", [None, 1])
+def test_gradients_inside_a_network_need_a_layer_before_the_last(name: str, layers: int | None) -> None:
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 5])], [], nodes=[], opset_imports={"": 20}, name="linear")
+    graph.outputs.append(Builder(graph).Gemm(graph.inputs[0], RANDOM.normal(size=(5, 3)).astype(np.float32)))
+    network = rows_network(3) if layers else forward_graph(ir.Model(graph, ir_version=10), ROWS)
+    with pytest.raises(GraphError, match=f"before the last one to match {layers}, found none; choose other layers"):
+        fit_head(network, HEADS[name](layers=layers), DATA, preprocessing=ROWS)

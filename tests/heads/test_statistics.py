@@ -10,7 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from sparsense.errors import CalibrationError, InputError
 from sparsense.heads.classes import ClassMoments, correct_means
-from sparsense.heads.gaussian import Gaussian, moments, whitening
+from sparsense.heads.gaussian import Gaussian, moments, standardised, whitening
 from sparsense.heads.halves import parts
 from sparsense.heads.sample import sample
 
@@ -117,3 +117,17 @@ def test_parts_are_alike_and_belong_to_the_rows_not_to_their_order() -> None:
 
 def test_whitening_of_nothing_that_varies_is_finite() -> None:
     assert np.isfinite(whitening(np.zeros(3), np.zeros((3, 3)), shrinkage=0.0)).all()
+
+
+def test_what_varies_in_the_last_digits_of_float32_is_constant() -> None:
+    """A gate that is 1 for all inputs of its class and 0 for the others, but for rounding."""
+    random = np.random.default_rng(0)
+    classes = np.arange(400) % 100
+    gate = np.where(classes == 0, 1 + 1e-7 * random.standard_normal(400), 0.0)
+    rows = np.stack([random.standard_normal(400), gate], axis=1)
+    found = ClassMoments.of([(rows, classes)])
+    whiten = whitening(found.mean, found.within, shrinkage=0.2, total=found.total)
+    assert 0.9 < whiten[1, 1] < 3  # not 1 / 1e-8
+    assert standardised(found.mean, found.within, found.total)[0][1] == 1
+    small = ClassMoments.of([(1e-6 * rows[:, :1], classes)])  # a small number is no faint one
+    assert standardised(small.mean, small.within, small.total)[0][0] < 1e-5

@@ -9,8 +9,10 @@ import onnx_ir as ir
 
 from sparsense.autodiff import Layer, differentiate, weighted_layers
 from sparsense.autodiff.shapes import dims, ones_like
+from sparsense.errors import GraphError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.channel_maps import channel_means
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
 from sparsense.heads.direction import Turned
 from sparsense.heads.features import LastLayer
@@ -58,7 +60,14 @@ class GradientAbnormality(Turned):
     def _inner(self, network: ForwardGraph) -> list[Layer]:
         """The chosen layers, without the one that makes the logits."""
         last = network.last_linear
-        return [layer for layer in weighted_layers(network, layers=self.layers) if layer.node is not last]
+        found = [layer for layer in weighted_layers(network, layers=self.layers) if layer.node is not last]
+        if not found:
+            raise GraphError(
+                f"head {self.name!r} looks at gradients inside the network: expected a layer with constant weights "
+                f"before the last one to match {self.layers!r}, found none; choose other layers, or a head that looks "
+                "at logits"
+            )
+        return found
 
 
 @register
@@ -88,7 +97,7 @@ class ZeroDeflation(GradientAbnormality):
         op, layers = network.op, self._inner(network)
         seed = predicted_class(op, network.output)
         deltas = differentiate(op, of=network.output, wrt=[layer.output for layer in layers], seed=seed)
-        return concatenated(op, [per_channel(op, op.Abs(op.Sign(deltas[layer.output])), layer) for layer in layers])
+        return concatenated(op, [channel_means(op, op.Abs(op.Sign(deltas[layer.output])), layer) for layer in layers])
 
 
 @register
@@ -120,13 +129,8 @@ class AverageAbnormality(GradientAbnormality):
         op, layers, last = network.op, self._inner(network), LastLayer.of(network)
         seed = ones_like(op, network.features)
         deltas = differentiate(op, of=network.features, wrt=[layer.output for layer in layers], seed=seed)
-        inner = concatenated(op, [op.Abs(per_channel(op, deltas[layer.output], layer)) for layer in layers])
+        inner = concatenated(op, [op.Abs(channel_means(op, deltas[layer.output], layer)) for layer in layers])
         away = op.Sub(1.0, op.Mul(op.Softmax(competing(network.output), axis=1), float(last.weight.shape[1])))
         gradient = op.MatMul(away, np.ascontiguousarray(last.weight.T))
         outer = op.Sqrt(op.ReduceMean(op.Abs(gradient), [1], keepdims=1))
         return op.Div(inner, op.Max(outer, LEAST))
-
-
-def per_channel(op: Builder, value: ir.Value, layer: Layer) -> ir.Value:
-    """Mean over the positions of a layer's output, or what is shaped like it: [N, C]."""
-    return op.ReduceMean(value, layer.position_axes, keepdims=0) if layer.position_axes else value

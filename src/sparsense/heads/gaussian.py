@@ -15,6 +15,7 @@ from sparsense.graph.build import Builder
 from sparsense.heads.classes import finite
 
 Matrix = NDArray[np.float64]
+FAINT = 1e-5  # of a feature's root mean square: sums in float32 are no more exact
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,33 @@ class Gaussian:
         return op.ReduceSumSquare(op.MatMul(centred, self.whitening.T.astype(np.float32)), [1], keepdims=0)
 
 
-def whitening(mean: Matrix, covariance: Matrix, *, shrinkage: float) -> Matrix:
+def whitening(mean: Matrix, covariance: Matrix, *, shrinkage: float, total: Matrix | None = None) -> Matrix:
     """W [D, D] with W^T W = the inverse of the shrunk covariance.
 
     The covariance is taken of standardised observations and mixed with the identity, (1 - shrinkage) C + shrinkage I,
     so that a constant or collinear feature cannot make it singular.
+
+    Args:
+        mean: Of all observations, [D].
+        covariance: [D, D].
+        shrinkage: In [0, 1].
+        total: Covariance about that mean, where the other one is about class means, [D, D].
     """
-    spread, correlation = standardised(mean, covariance)
+    spread, correlation = standardised(mean, covariance, total)
     values, vectors = np.linalg.eigh((1 - shrinkage) * correlation + shrinkage * np.eye(len(mean)))
     floor = max(float(values[-1]), 1.0) * len(mean) * np.finfo(np.float32).eps  # features that never vary give 0
     return np.asarray((vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T / spread)
 
 
-def standardised(mean: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
-    """Standard deviations [D], 1 where a feature never varies, and the covariance of what was divided by them."""
+def standardised(mean: Matrix, covariance: Matrix, total: Matrix | None = None) -> tuple[Matrix, Matrix]:
+    """Standard deviations [D], 1 where a feature never varies, and the covariance of what was divided by them.
+
+    Arguments as for `whitening`. Observations have float32's digits: what varies in the last of them only is constant,
+    such as the gate of a predicted class whose logit has no bias, 1 for all inputs of the class.
+    """
     spread = np.sqrt(np.maximum(np.diag(covariance), 0))
-    spread = np.where(spread > 1e-12 * np.maximum(1, np.abs(mean)), spread, 1.0)
+    size = np.sqrt(np.square(mean) + np.maximum(np.diag(covariance if total is None else total), 0))
+    spread = np.where(spread > FAINT * size, spread, 1.0)
     return spread, covariance / np.outer(spread, spread)
 
 

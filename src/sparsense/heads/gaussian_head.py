@@ -63,7 +63,7 @@ class GaussianHead(Head):
         self.means_ = np.tile(found.mean if own.all() else found.means[0], (max(self._classes, 1), 1))
         self.means_[found.classes[own]] = found.means[own]
         chosen = self._likeliest(keeper.rows(), found.classes) if self.shrinkage is None else self.shrinkage
-        self.whitening_ = whitening(found.mean, found.within, shrinkage=chosen)
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=chosen, total=found.total)
         self.shrinkage_ = np.asarray(chosen)
         return self
 

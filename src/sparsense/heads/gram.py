@@ -9,11 +9,12 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
-from sparsense.autodiff import Layer, weighted_layers
+from sparsense.autodiff import weighted_layers
 from sparsense.autodiff.shapes import dims
 from sparsense.errors import CalibrationError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
+from sparsense.heads.channel_maps import channel_maps
 from sparsense.heads.checks import at_least, flag
 from sparsense.heads.contributions import Contributions, channel_names, channels_of, names_of, per_group
 from sparsense.heads.halves import parts
@@ -82,7 +83,7 @@ class GramMatrices(Head):
         """Row sums of all Gram matrices, power by power and layer by layer, then the logits: [N, D + K]."""
         op, layers = network.op, weighted_layers(network, layers=self.layers)
         self._channels, self._classes = channels_of(layers), dims(network.output)[1]
-        maps = [_channels_first(op, layer) for layer in layers]
+        maps = [channel_maps(op, layer.output, layer) for layer in layers]
         scales = [self._scales.get(layer.name, 1.0) for layer in layers]
         return concatenated(op, [*row_sums(op, maps, self.powers, scales), network.output])
 
@@ -172,13 +173,6 @@ class GramMatrices(Head):
         )
         outside = op.Max(below, above, 0.0)  # at most one of the two is positive
         return op.Div(outside, op.ReduceMax(op.Softmax(logits, axis=1), [1], keepdims=1))
-
-
-def _channels_first(op: Builder, layer: Layer) -> ir.Value:
-    """A layer's output with its channels behind the samples: a transformer's have them last."""
-    if layer.channel_axis == 1:
-        return layer.output
-    return op.Transpose(layer.output, perm=[0, layer.channel_axis, *layer.position_axes])
 
 
 def _steady(size: float, power: int) -> float:

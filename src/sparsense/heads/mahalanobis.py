@@ -46,7 +46,7 @@ class Mahalanobis(Head):
         """Learn class means and the covariance within classes."""
         found = ClassMoments.fit(observations, labels)
         self.origin_ = found.mean
-        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage, total=found.total)
         self.means_ = found.means
         return self
 

@@ -41,7 +41,7 @@ class RelativeMahalanobis(Mahalanobis):
                 f"{found.classes[0]}: the nearest class and all classes together are the same; choose mahalanobis"
             )
         self.origin_, self.means_ = found.mean, found.means
-        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage)
+        self.whitening_ = whitening(found.mean, found.within, shrinkage=self.shrinkage, total=found.total)
         self.background_ = whitening(found.mean, found.total, shrinkage=self.shrinkage)
         return self
 

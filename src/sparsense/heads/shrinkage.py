@@ -48,7 +48,7 @@ def _log_likelihoods(rows: Matrix, classes: NDArray[Any], out: NDArray[np.bool_]
     moments = ClassMoments.of([(rows[~out], classes[~out])])
     means = np.tile(moments.mean, (int(classes.max()) + 1, 1))
     means[moments.classes] = moments.means
-    spread, correlation = standardised(moments.mean, moments.within)
+    spread, correlation = standardised(moments.mean, moments.within, moments.total)
     values, vectors = np.linalg.eigh(correlation)
     squares = np.square((rows[out] - means[classes[out]]) / spread @ vectors).sum(0)
     shares = np.array(SHRINKAGES)[:, None]
