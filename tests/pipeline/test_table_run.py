@@ -165,3 +165,17 @@ def test_sets_that_are_encoded_otherwise_are_refused(folder, tmp_path):
         load_data(recipe(path, **changes), None)
     like = {**changes, "data.test.options.like": str(path), "data.test.options.shares": [0.6, 0.2, 0.2]}
     assert load_data(recipe(path, **like), None).test.columns
+
+
+def test_rows_with_words_and_gaps_are_judged_in_pairs(folder, tmp_path):
+    changes = {"heads": [{"name": "latent_norm", "options": {"beta": 10}, "group": 2}]}
+    pairs = run_recipe(recipe(folder.parent / "parts.csv", **changes), output=tmp_path / "run")
+    lines = ["kind,weight,size", "red,0.5,50100", "green,-1.25,", "NA,0,49000.5", "green,2,51234.5"]
+    table = tmp_path / "new.csv"
+    table.write_text("\n".join(lines))
+    found = {}
+    for name, file in (("alone", folder), ("pairs", pairs)):
+        result = CliRunner().invoke(app, ["score", str(file / "detector.onnx"), str(table), "--format", "jsonl", "-q"])
+        assert result.exit_code == 0, result.output
+        found[name] = [json.loads(line)["score"] for line in result.stdout.splitlines()]
+    np.testing.assert_allclose(found["pairs"], np.reshape(found["alone"], (2, 2)).mean(1), rtol=1e-5)

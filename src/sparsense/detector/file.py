@@ -96,7 +96,7 @@ def parity_inputs(inputs: Array, *, count: int = 32, maximum_bytes: int = 128 * 
     if (
         inputs.dtype == np.float32 and np.isnan(given).any()
     ):  # a table with gaps: values of other rows, column by column
-        made = random.permuted(np.resize(given, (count - len(given), given.shape[1])), axis=0)
+        made = random.permuted(np.resize(given, (count - len(given), *given.shape[1:])), axis=0)
     elif inputs.dtype == np.uint8:
         made = random.integers(0, 256, (count - len(given), *inputs.shape[1:])).astype(np.uint8)
     else:
