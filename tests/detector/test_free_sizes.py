@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 from sparsense.data.dataset import Dataset
-from sparsense.detector import attach_to_file, fit_head
+from sparsense.detector import AttachSettings, attach_to_file, fit_head
+from sparsense.detector.grouped import grouped
+from sparsense.detector.groups import group_inputs
 from sparsense.graph import forward_graph, load_graph
 from sparsense.heads import HEADS
 from sparsense.oracles import oracle_scores
@@ -49,3 +51,23 @@ def test_a_gradient_head_scores_other_sizes_as_torch_does(
         np.testing.assert_allclose(
             detector(images.inputs).score, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
         )
+
+
+@pytest.mark.parametrize("name", ["sensnorm", "energy"])
+def test_groups_of_any_size_of_images_are_scored_as_torch_does(
+    proto: onnx.ModelProto, name: str, tmp_path: Path
+) -> None:
+    onnx.save(proto, tmp_path / "model.onnx")
+    network = tiny_network()
+    fit, held_out = (tiny_images(what, 100, seed=seed, side=SIDE) for what, seed in (("fit", 0), ("held out", 1)))
+    attach_to_file(
+        tmp_path / "model.onnx", HEADS[name](), tmp_path / "detector.onnx", fit=fit, calibration=held_out,
+        preprocessing=network.preprocessing, settings=AttachSettings(group=3),
+    )  # fmt: skip
+    detector = ExportedDetector(tmp_path / "detector.onnx")
+    assert detector.input_shape == (3, None, None, 3)
+    graph = forward_graph(load_graph(proto), network.preprocessing)
+    scored = grouped(graph, fit_head(graph, HEADS[name](), fit, preprocessing=network.preprocessing), 3)
+    for side in (SIDE, 12):
+        groups = group_inputs(tiny_images("other", 6, seed=2, side=side).inputs, 3)
+        np.testing.assert_allclose(detector(groups).score, oracle_scores(scored, network, groups), rtol=1e-4)
