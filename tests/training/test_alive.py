@@ -70,3 +70,5 @@ def test_a_run_whose_network_dies_says_so_instead_of_shipping_it(tmp_path: Path)
     with pytest.raises(TrainingError, match="answers the same to every training sample"):
         run_recipe(read_recipe(RECIPE, {}), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    log = (tmp_path / "run.csv").read_text(encoding="utf-8")
+    assert len(log.splitlines()) == 2  # a header and the first of two epochs

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
 
-SEEN, SAME = 256, 1e-5
-"""Samples that are looked at, and the spread of answers, relative to what it could be, that is none."""
+SEEN = 256
+"""Samples that are looked at."""
+SAME, SHUT = 1e-5, 1e-10
+"""The spread of answers, relative to what it could be, that is none at the end, and from which no training returns."""
 
 
 @torch.no_grad()
-def check_alive(module: nn.Module, inputs: Tensor, *, rate: float) -> None:
+def check_alive(module: nn.Module, inputs: Tensor, *, rate: float, same: float = SAME) -> None:
     """Refuse a network that answers the same to every training sample: its loss stands still, and so it looks finished.
 
     Units that no sample reaches pass no gradient. An autoencoder of dark images may shut all of its last units in the
@@ -22,9 +24,10 @@ def check_alive(module: nn.Module, inputs: Tensor, *, rate: float) -> None:
         module: Trained.
         inputs: Training samples as the network sees them, `[N, ...]`.
         rate: The learning rate, for the message.
+        same: `SHUT` for a training that still goes on.
 
     Raises:
-        TrainingError: The answers differ by less than `SAME` of what the samples do (where they are shaped alike), or
+        TrainingError: The answers differ by less than `same` of what the samples do (where they are shaped alike), or
             of their own size.
     """
     seen = inputs[torch.linspace(0, len(inputs) - 1, min(SEEN, len(inputs))).long()]
@@ -33,9 +36,9 @@ def check_alive(module: nn.Module, inputs: Tensor, *, rate: float) -> None:
     device = next((parameter.device for parameter in module.parameters()), seen.device)
     answers = module.eval()(seen.to(device)).float().cpu()
     possible = _spread(seen) if answers.shape == seen.shape else float(answers.abs().max())
-    if possible > 0 and _spread(answers) < SAME * possible:
+    if possible > 0 and _spread(answers) < same * possible:
         raise TrainingError(
-            "training ended with a network that answers the same to every training sample: its units are shut, and "
+            "training led to a network that answers the same to every training sample: its units are shut, and "
             f"pass no gradient. Try another seed, or a tenth of the learning rate {rate:.3g}, or schedule one_cycle, "
             "which warms up",
             learning_rate=rate,

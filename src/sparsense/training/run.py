@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparsense.data.splits import last_windows
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
-from sparsense.training.alive import check_alive
+from sparsense.training.alive import SHUT, check_alive
 from sparsense.training.batches import Augmented, Batches
 from sparsense.training.engine import make_engine
 from sparsense.training.fit import Kept, fit
@@ -88,9 +89,10 @@ def run_training(
     if recipe.train.tensorboard:
         logs.append(tensorboard_log(beside.with_name(f"{beside.name}.tensorboard")))
     kept = Kept(checkpoint, identity, beside.with_name(f"{beside.name}.last-good.safetensors"))
-    losses = fit(training, kept, logs=logs, report=report)
     assert isinstance(training.batches, Batches)
-    check_alive(training.module, training.batches.inputs, rate=recipe.train.learning_rate)
+    alive = partial(check_alive, training.module, training.batches.inputs, rate=recipe.train.learning_rate)
+    losses = fit(training, kept, logs=[*logs, lambda _: alive(same=SHUT)], report=report)
+    alive()
     return losses
 
 
