@@ -14,6 +14,7 @@ import pytest
 from sparsense.errors import ExportError, InputError
 from sparsense.parity import (
     BATCH_SIZES,
+    CLEARLY,
     DISTURBANCES,
     MAXIMUM_STORED,
     MORE_DISTURBANCES,
@@ -121,7 +122,17 @@ def test_a_score_that_depends_on_the_batch_is_found_and_refused() -> None:
     with pytest.raises(ExportError, match=r"the file: .* at batch 7; the file was not kept") as error:
         require(rows, what="the file", oracle="by hand")
     assert error.value.worst == rows[2]["error"]
+    assert "do not depend on the other inputs of a batch" in str(error.value)
+    assert "seems to mix its samples" in str(error.value)
+
+
+def test_a_small_error_in_one_batch_is_no_mixing_of_samples() -> None:
+    rows = compare(lambda inputs: means(inputs) * (1 + (3e-6 if len(inputs) == 7 else 0)), make())
+    assert rows[2]["tolerance"] < rows[2]["error"] < CLEARLY * rows[2]["tolerance"]
+    with pytest.raises(ExportError, match=r"the file: .* at batch 7; the file was not kept") as error:
+        require(rows, what="the file", oracle="by hand")
     assert "Raise the tolerance (attach --tolerance; export.tolerance of a recipe) only if" in str(error.value)
+    assert "mix" not in str(error.value)
 
 
 def test_a_part_can_be_left_out_but_not_all() -> None:

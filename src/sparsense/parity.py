@@ -20,6 +20,7 @@ BATCH_SIZES = (1, 2, 7, 32)
 ROUNDING = 2.0**-21  # some float32 rounding errors, relative
 DISTURBANCES = 3
 MORE_DISTURBANCES = 24  # where a file and its oracle differ: three may all have moved away from a kink
+CLEARLY = 10  # times the tolerance: no rounding in another order
 MAXIMUM_STORED = 64 * 1024**2  # of a stranger's file: no more than this is unpacked
 
 READING = "reading the stored parity inputs"
@@ -202,6 +203,15 @@ def compare(
 def require(rows: Sequence[dict[str, Any]], *, what: str, oracle: str) -> None:
     """Refuse to go on when a row disagrees."""
     worst = max(rows, key=lambda row: np.inf if np.isnan(row["error"]) else row["error"])
+    alone = all(row["agrees"] for row in rows if row["batch"] == 1)
+    if alone and not worst["error"] <= CLEARLY * worst["tolerance"]:
+        raise ExportError(
+            f"exporting {what}: expected scores that do not depend on the other inputs of a batch, found that they "
+            f"are those of the oracle ({oracle}) one by one, and differ by {worst['error']:.1e} at batch "
+            f"{worst['batch']}; the file was not kept. The network seems to mix its samples, such as by statistics "
+            "over the batch: export it in inference mode",
+            worst=worst["error"],
+        )
     if not worst["agrees"]:
         raise ExportError(
             f"exporting {what}: expected scores within {worst['tolerance']:.0e} of the oracle ({oracle}), found a "

@@ -60,6 +60,25 @@ def test_other_precisions_become_single(dtype: type) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_casts_around_a_half_precision_layer_hide_no_features() -> None:
+    nodes = [node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), node("MatMul", ["h", "w"], ["a"])]
+    nodes.append(node("Cast", ["a"], ["y"], to=TensorProto.FLOAT))
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
+    network = forward_graph(load_graph(wrap(nodes, TensorProto.FLOAT, [answer], w=WEIGHT.astype(np.float16))), ROWS)
+    (found,) = Session(network.model, [network.features])(INPUTS)
+    np.testing.assert_array_equal(found, INPUTS)
+    assert network.last_linear.op_type in ("MatMul", "Gemm")
+
+
+def test_a_cast_of_other_numbers_hides_them() -> None:
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Cast", ["a"], ["i"], to=TensorProto.INT64)]
+    nodes.append(node("Cast", ["i"], ["y"], to=TensorProto.FLOAT))
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
+    network = forward_graph(load_graph(wrap(nodes, TensorProto.FLOAT, [answer], w=WEIGHT.astype(np.float32))), ROWS)
+    with pytest.raises(GraphError, match=r"found node '.*' \(Cast\)"):
+        _ = network.features
+
+
 def test_the_original_keeps_its_own_precision(tmp_path: Path) -> None:
     onnx.save(in_type(np.float16), tmp_path / "half.onnx")
     original = Original(tmp_path / "half.onnx")

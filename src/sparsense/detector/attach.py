@@ -27,7 +27,8 @@ from sparsense.detector.grouped import check_group, grouped, groups_named
 from sparsense.detector.groups import group_inputs, single_inputs
 from sparsense.detector.second_opinion import check_forward, second_opinion
 from sparsense.detector.seen import held_out, left_out_named, properties, without_inputs
-from sparsense.errors import GraphError, SparsenseError
+from sparsense.detector.taken import check_inputs, in_words
+from sparsense.errors import GraphError, InputError, SparsenseError
 from sparsense.files import check_place
 from sparsense.graph.channels import channels_first
 from sparsense.graph.forward import ForwardGraph, Task, forward_graph
@@ -35,6 +36,7 @@ from sparsense.graph.load import load_graph
 from sparsense.graph.original import Original
 from sparsense.graph.outputs import choose_output, in_front_of_softmax, logits_before
 from sparsense.heads import Head
+from sparsense.runtime import CARD_KEY
 
 PACKAGES = ("sparsense", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
@@ -109,13 +111,15 @@ def attach_to_file(
     check_group(settings.group, per_class=settings.per_class, explain=settings.detail is not None)
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
-    model = choose_output(load_graph(model_path), settings.output_name, what=str(model_path))
+    model = choose_output(_network(model_path, settings.output_name), settings.output_name, what=str(model_path))
     first = model.graph.outputs[0]
     if settings.output_name is None and _task(head) == "classifier":
         model = in_front_of_softmax(model)
     answer, model = model.graph.outputs[0], channels_first(model)
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
+    unseen = preprocessing.arrange(calibration.inputs)
+    check_inputs(network, unseen, calibration.name)
     with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
     scored = grouped(network, scored, settings.group)
@@ -156,6 +160,17 @@ def attach_to_file(
     return {**card, "parity": {**card["parity"], "rows": rows}}
 
 
+def _network(path: str | Path, output_name: str | None) -> ir.Model:
+    """The model; of a detector only where its answer is named, for its outputs are scores."""
+    model = load_graph(path)
+    if CARD_KEY in model.metadata_props and output_name is None:
+        raise InputError(
+            f"attaching to {path}: expected a network, found a detector, which has a head; attach to the network that "
+            "it was made from"
+        )
+    return model
+
+
 def _explained(scored: Scored, inputs: Array, detail: Detail) -> tuple[Scored, dict[str, Any]]:
     """With explanations that were checked, and what the card says about them."""
     scored, about = explained(scored, detail=detail)
@@ -176,13 +191,14 @@ def _check_output(network: ForwardGraph, name: str) -> None:
         )
     if network.task == "reconstruction" and not _alike(dims(network.target), dims(network.output)):
         raise GraphError(
-            f"attaching to {name}: an autoencoder has an output shaped like its input, {dims(network.target)}; found "
-            f"{dims(network.output)}; put the right output first, or choose a head for classifiers"
+            f"attaching to {name}: an autoencoder has an output shaped like its input, "
+            f"{in_words(dims(network.target))}; found {in_words(dims(network.output))}; put "
+            "the right output first, or choose a head for classifiers"
         )
     if network.task == "classifier" and rank(network.output) != 2:
         raise GraphError(
             f"attaching to {name}: a classifier has an output with 2 axes, found "
-            f"{list(network.output.shape or ())}; put the right output first, or choose a head for autoencoders"
+            f"{in_words(dims(network.output))}; put the right output first, or choose a head for autoencoders"
         )
 
 

@@ -17,6 +17,7 @@ from sparsense.data.dataset import Dataset
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
 from sparsense.detector.labels import Agreement, can_be_compared, check_labels
+from sparsense.detector.taken import check_inputs
 from sparsense.errors import ExportError, InputError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
@@ -174,13 +175,14 @@ def fit_head(
 
     Raises:
         InputError: The head needs labels and the data has none, wrong ones, or others than the network predicts; it
-            needs logits and the network answers with probabilities; or it is for another task.
+            needs logits and the network answers with probabilities; it is for another task; or the inputs do not fit.
     """
     check_head(head, network.task, data)
     if head.needs_labels:
         check_labels(network, data)
     _check_logits(network, head)
     feed = _Feed(data, preprocessing.arrange(data.inputs), batch_size, progress, cache)
+    check_inputs(network, feed.inputs, data.name)
     head.prepare(network.copy(), feed)
     network = network.copy()
     observed = head.observe(network)

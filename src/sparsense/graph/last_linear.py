@@ -33,7 +33,7 @@ def last_linear(output: ir.Value) -> LastLinear:
         GraphError: It is made by another operator, or as a sum of several layers (a Gemm can add what another made).
     """
     value, added = output, []
-    while (node := value.producer()) is not None and not node.domain and node.op_type in ("Add", *RESHAPING):
+    while (node := value.producer()) is not None and not node.domain and _keeps(node):
         if node.op_type == "Add":
             value, other = _summands(node)
             added.append(other)
@@ -58,6 +58,13 @@ def features_of(op: Builder, layer: LastLinear) -> ir.Value:
     if any(size != 1 for size in sizes[1:-1]):
         _refuse(f"that node {layer.node.name!r} ({layer.node.op_type}) works on {sizes}, several rows for each sample")
     return op.Flatten(value, axis=1)
+
+
+def _keeps(node: ir.Node) -> bool:
+    """Whether it leaves the numbers as they are, but for something added."""
+    if node.op_type == "Cast":  # from half precision, which was made single
+        return node.attributes.get_int("to", 0) == ir.DataType.FLOAT == _first(node).dtype
+    return node.op_type in ("Add", *RESHAPING)
 
 
 def _summands(node: ir.Node) -> tuple[ir.Value, ir.Value]:
