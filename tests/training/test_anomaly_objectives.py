@@ -432,7 +432,9 @@ def test_identical_candidates_do_not_stop_the_clustering():
         ("loss_amplification", {"order": "sum"}, "order must be element or mean"),
         ("energy_fine_tuning", {"margin_in": 1.0}, "must lie below"),
         ("gradient_regularization", {"scaling": "other"}, "scaling must be one of formula, released"),
-        ("gradient_regularization", {"clusters": 0}, "clusters must be at least 1"),
+        ("gradient_regularization", {"clusters": 0}, "clusters must be a whole number of at least 1"),
+        ("gradient_regularization", {"clusters": 2.5}, "clusters must be a whole number of at least 1 .*got 2.5"),
+        ("gradient_regularization", {"candidates": 6.0}, "candidates one of at least 2; got 64 and 6.0"),
     ],
 )
 def test_bad_options_are_refused_by_name(name, options, message):

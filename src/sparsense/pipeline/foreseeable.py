@@ -14,7 +14,9 @@ from sparsense.pipeline.data import RunData
 from sparsense.pipeline.precision import check_precision
 from sparsense.recipe.names import objective_problems
 from sparsense.recipe.schema import CalibrateSection, Recipe
+from sparsense.recipe.training import TrainingSection
 from sparsense.recording.losses import LOSSES
+from sparsense.training.suitable import check_suitable
 
 
 def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
@@ -27,12 +29,15 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
 
     Raises:
         RecipeError: An option of an objective or a head cannot be.
+        TrainingError: An objective or the labels do not suit the network.
         InputError: A head, the loss of the sensitivities or the precision does not suit the network or the labels.
         CalibrationError: Too few calibration samples for the asked rate.
         MissingExtraError: The report cannot be written.
     """
     for key, problem in objective_problems(recipe):
         raise RecipeError(str(problem), key=key) from problem
+    for training in _trainings(recipe):
+        check_suitable(network, data.train, training)
     for section in recipe.heads:
         check_head(HEADS[section.name](**section.options), network.task, data.train)
     LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
@@ -40,6 +45,13 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     check_precision(recipe, network, data.calibration)
     for module in ("jinja2", "plotly.offline"):
         need(module, doing="writing a report", extra="report")
+
+
+def _trainings(recipe: Recipe) -> list[TrainingSection]:
+    """The sections that this run goes through."""
+    search = None if recipe.prune is None else recipe.prune.search
+    sections = [recipe.train, search, None if recipe.prune is None else recipe.finetune]
+    return [section for section in sections if section is not None]
 
 
 def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network, *, group: int) -> None:

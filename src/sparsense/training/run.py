@@ -29,9 +29,9 @@ from sparsense.training.loop import Report, Training
 from sparsense.training.objectives import Context, Objective, make_objective
 from sparsense.training.selection import HeldOut, Selection
 from sparsense.training.settings import TrainingSettings
+from sparsense.training.suitable import BY_TASK, check_suitable, objective_name
 from sparsense.training.warm_up import WarmUp
 
-BY_TASK = {"classifier": "cross_entropy", "reconstruction": "reconstruction"}
 HOLD_OUT_SEED = 1  # fixed, so that runs with other seeds are judged on the same samples
 
 
@@ -221,9 +221,8 @@ def training_parts(
     network: Network, dataset: Dataset, section: TrainingSection, *, seed: int, context: Context
 ) -> tuple[Objective[Any], Batches, TrainingSettings]:
     """Objective, batches and settings of a section."""
-    name, options = BY_TASK[network.task], dict[str, Any]()
-    if section.objective is not None:
-        name, options = section.objective.name, section.objective.options
+    check_suitable(network, dataset, section)
+    options = {} if section.objective is None else section.objective.options
     batches = Batches.of(
         _labelled(dataset, network),
         network.preprocessing,
@@ -236,7 +235,11 @@ def training_parts(
     settings = {
         key: getattr(section, key) for key in ("epochs", "learning_rate", "optimizer", "schedule", "weight_decay")
     }
-    return make_objective(name, options, context), batches, TrainingSettings(**settings, seed=seed)
+    return (
+        make_objective(objective_name(network, section), options, context),
+        batches,
+        TrainingSettings(**settings, seed=seed),
+    )
 
 
 def _labelled(dataset: Dataset, network: Network) -> Dataset:

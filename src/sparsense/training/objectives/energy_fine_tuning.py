@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.networks.network import Task
 from sparsense.training.batches import Augmented
 from sparsense.training.objectives.energies import Margins, energy
 from sparsense.training.objectives.objective import OBJECTIVES
@@ -30,6 +31,7 @@ class EnergyFineTuning:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("outliers",)
+    task: ClassVar[Task] = "classifier"
 
     def __init__(
         self, outliers: Tensor | Augmented, *, weight: float = 0.1, margin_in: float = -25.0, margin_out: float = -7.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
+from sparsense.networks.network import Task
 from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.objective import OBJECTIVES
@@ -38,6 +39,8 @@ class GradCon:
     Reference:
         G. Kwon et al., "Backpropagated gradient representations for anomaly detection", ECCV 2020, arXiv:2007.09507.
     """
+
+    task: ClassVar[Task] = "reconstruction"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsense.networks.network import Task
 from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.batches import Augmented
 from sparsense.training.objectives.base_errors import length
@@ -49,6 +50,7 @@ class GradientRegularization:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("outliers",)
+    task: ClassVar[Task] = "classifier"
 
     outliers: Tensor | Augmented
     energy_weight: float = 0.1
@@ -64,9 +66,10 @@ class GradientRegularization:
     def __post_init__(self) -> None:
         if not min(self.energy_weight, self.gradient_weight) >= 0:
             raise ValueError(f"weights must be >= 0; got {self.energy_weight} and {self.gradient_weight}")
-        if self.clusters < 1 or self.candidates < 2:
+        if not _whole(self.clusters, 1) or not _whole(self.candidates, 2):
             raise ValueError(
-                f"clusters must be at least 1 and candidates at least 2; got {self.clusters} and {self.candidates}"
+                "clusters must be a whole number of at least 1 and candidates one of at least 2; got "
+                f"{self.clusters!r} and {self.candidates!r}"
             )
         _one_of("scaling", self.scaling, ("formula", "released"))
         _one_of("batch_norm", self.batch_norm, ("train", "eval"))
@@ -117,6 +120,10 @@ def flatness(together: Tensor, energies: Tensor, count: int, margins: Margins) -
     known = length(slopes[:count][energies[:count] <= margins.inner]).sum() / count
     unknown = length(slopes[count:][energies[count:] >= margins.outer]).sum()
     return known + unknown / max(1, len(together) - count)
+
+
+def _whole(number: object, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from sparsense.networks.network import Task
 from sparsense.training.objectives.base_errors import BaseError, length
 from sparsense.training.objectives.objective import OBJECTIVES
 from sparsense.training.objectives.parts import with_value
@@ -29,6 +30,8 @@ class LatentNorm:
         A. Ghafourian et al., "Targeted collapse regularized autoencoder for anomaly detection: black hole at the
         center", TNNLS 2024, arXiv:2306.12627.
     """
+
+    task: ClassVar[Task] = "reconstruction"
 
     def __init__(
         self,

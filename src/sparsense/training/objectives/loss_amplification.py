@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from sparsense.networks.network import Task
 from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.objective import OBJECTIVES
 
@@ -27,6 +28,8 @@ class LossAmplification:
         Y. Park et al., "Neural network training strategy to enhance anomaly detection performance: a perspective on
         reconstruction loss amplification", ICASSP 2024, arXiv:2308.14595 (inspiration, see above).
     """
+
+    task: ClassVar[Task] = "reconstruction"
 
     def __init__(self, *, error: str = "l2", order: Literal["element", "mean"] = "element", window: int = 11) -> None:
         if order not in ("element", "mean"):

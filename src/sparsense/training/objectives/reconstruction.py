@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from sparsense.networks.network import Task
 from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.objective import OBJECTIVES
 
@@ -21,6 +24,8 @@ class Reconstruction:
         >>> float(Reconstruction()(nn.Identity(), (torch.rand(2, 3), torch.zeros(2))))
         0.0
     """
+
+    task: ClassVar[Task] = "reconstruction"
 
     def __init__(self, *, error: str = "l2", window: int = 11) -> None:
         self.error = BaseError(error, None, window)
