@@ -123,7 +123,7 @@ def test_a_training_that_diverges_leaves_its_last_good_network(changes, name, tm
     monkeypatch.setattr(Training, "epoch", diverging)
     file = tmp_path / "tiny.last-good.safetensors"
     with (
-        pytest.raises(TrainingError, match=rf"diverged The network after the .* of {name} is kept in {file}") as told,
+        pytest.raises(TrainingError, match=rf"diverged\. The network after the .* of {name} is kept in {file}") as told,
         kept_state(tmp_path / "state", "job", output=tmp_path / "tiny") as state,
     ):
         jobs.pruned(changes, state)
@@ -135,6 +135,26 @@ def test_a_training_that_diverges_leaves_its_last_good_network(changes, name, tm
     if name != "learning the mask":
         assert all(torch.equal(tensor, good[1][key]) for key, tensor in left.items())
     assert all(np.isfinite(tensor.numpy()).all() for tensor in left.values())
+
+
+def test_a_last_good_network_that_cannot_be_written_does_not_hide_that_training_diverged(tmp_path, monkeypatch):
+    done, epoch = [], Training.epoch
+
+    def diverging(self, **options):
+        if done:
+            raise TrainingError("training diverged.")
+        done.append(epoch(self, **options))
+        for parameter in self.module.parameters():
+            parameter.data.mul_(1e20)  # finite, but what they give is not
+        return done[0]
+
+    monkeypatch.setattr(Training, "epoch", diverging)
+    with (
+        pytest.raises(TrainingError, match=r"training diverged\. The network .* cannot be kept: .* NaN or infinity"),
+        kept_state(tmp_path / "state", "job", output=tmp_path / "tiny") as state,
+    ):
+        jobs.pruned(TUNING, state)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_fine_tuning_that_diverges_at_once_says_that_nothing_is_kept(tmp_path, monkeypatch):

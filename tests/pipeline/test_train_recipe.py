@@ -150,12 +150,14 @@ def test_mean_gradients_that_no_training_has_left_are_refused(tmp_path):
 
 
 def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path):
-    changes = {"train.learning_rate": 1e18, "train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
+    changes = {"train.learning_rate": 1e10, "train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
     last = tmp_path / "tiny.last-good.safetensors"
     with pytest.raises(TrainingError, match=r"the best good epoch \(1 of 1, by val_loss\) are kept in") as told:
         run_recipe(recipe(**changes, **{"train.objective": "reconstruction"}), output=tmp_path / "tiny")
     assert str(last) in str(told.value)
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(last).values())
+    assert (
+        load_network("gradcon_autoencoder", weights=last).parameters == 230_721
+    )  # refused if its answers are no numbers
     assert not (tmp_path / "tiny").exists()
     assert not (tmp_path / ".tiny.state").exists()
 

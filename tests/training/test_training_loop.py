@@ -157,6 +157,29 @@ def test_weights_that_break_in_the_last_step_are_noticed():
         train(module, lambda m, x: 1e3 * m(x).square().sum(), [torch.ones(4, 2)], settings=settings)
 
 
+def test_answers_that_break_in_the_last_step_are_noticed():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    settings = TrainingSettings(epochs=1, learning_rate=1e30, schedule="constant", weight_decay=0)
+    batch = (torch.ones(4, 2), torch.zeros(4))
+    with pytest.raises(TrainingError, match=r"weights are finite, but the outputs of the network are not, .* 1e"):
+        train(module, lambda m, b: m(b[0]).square().sum(), [batch], settings=settings)
+    assert torch.isfinite(weights(module)).all()
+
+
+def test_a_batch_of_one_sample_is_told_where_batch_norm_cannot_divide():
+    with pytest.raises(TrainingError, match=r"at step 0: a batch of one sample .* larger batch_size") as caught:
+        train(tiny(), CrossEntropy(), [(torch.ones(1, 3), torch.tensor([0]))], settings=TrainingSettings(epochs=1))
+    assert caught.value.step == 0
+
+
+def test_other_errors_of_a_network_stay_as_they_are():
+    def objective(module, batch):
+        raise ValueError("of the user's own code")
+
+    with pytest.raises(ValueError, match=r"^of the user's own code$"):
+        train(tiny(), objective, two_batches(), settings=TrainingSettings(epochs=1))
+
+
 def test_a_buffer_that_is_infinite_from_the_start_is_no_divergence():
     module = masked()
     train(module, CrossEntropy(), two_batches(), settings=TrainingSettings(epochs=2))

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparsense.data import Dataset
 from sparsense.detector import Progress
-from sparsense.errors import TrainingError
+from sparsense.errors import InputError, TrainingError
 from sparsense.networks import save_network
 from sparsense.networks.network import Network
 from sparsense.pipeline.kept_cuts import load_journey
@@ -98,8 +98,11 @@ class Job:
             if output is None or not checkpoint.is_file():
                 return with_place(error, f"No epoch of {name} was finished before, so nothing of it is kept")
             which = back_to_last_good(training, checkpoint)
-            file = save_network(result(), output.with_name(f"{output.name}.last-good.safetensors"))
             checkpoint.unlink()
+            try:
+                file = save_network(result(), output.with_name(f"{output.name}.last-good.safetensors"))
+            except InputError as broken:
+                return with_place(error, f"The network after {which} of {name} cannot be kept: {broken}")
             return with_place(error, f"The network after {which} of {name} is kept in {file}")
 
         self.state.train(name, training, after_step=after_step, report=report, until=until, diverged=explained)

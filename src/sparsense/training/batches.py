@@ -49,7 +49,7 @@ class Augmented:
 class Batches:
     """Batches of inputs and labels; every pass over it is one epoch, in a new order.
 
-    Batches differ by at most one sample in size, so none is too small for batch norm.
+    Batches differ by at most one sample in size, so that none is small: of batches of three or more none has one.
 
     Args:
         inputs: As the network sees them, `[N, ...]`.

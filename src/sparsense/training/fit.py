@@ -94,7 +94,8 @@ def _explained(error: TrainingError, training: Training[Any], kept: Kept) -> Tra
 
 def with_place(error: TrainingError, where: str) -> TrainingError:
     """The same error, which also says what is left."""
-    return TrainingError(f"{error} {where}.", step=error.step, learning_rate=error.learning_rate)
+    told = str(error).removesuffix(".")
+    return TrainingError(f"{told}. {where}.", step=error.step, learning_rate=error.learning_rate)
 
 
 def back_to_last_good(training: Training[Any], checkpoint: Path) -> str:

@@ -20,6 +20,7 @@ B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 Report = Callable[[str, int, int], object]
 """`(what, done, of)`."""
+ALONE = "Expected more than 1 value per channel when training"  # as torch says it
 
 
 class Epoch(Protocol[B_co]):
@@ -126,6 +127,7 @@ class Training(Generic[B]):
                 after_step()
                 report("training", first + len(found), len(self.rates))
         _check_weights(self.module, self._constant, self.settings.learning_rate)
+        self._check_answers(batch)
         self.losses.append(sum(found) / len(found))
         self._select()
         return self.losses[-1]
@@ -165,6 +167,19 @@ class Training(Generic[B]):
         if self.done:
             self.load_state(self.selection.best)
 
+    def _check_answers(self, batch: B) -> None:
+        """Weights may be finite, but so large that the answers are not: no loss tells it after the last step."""
+        if not isinstance(batch, tuple):
+            return
+        with torch.no_grad(), seeded(self.settings.seed):
+            output = self.module(self.engine.share(batch)[0])
+        if isinstance(output, Tensor) and float(self.engine.average((~torch.isfinite(output)).any().float())):
+            raise TrainingError(
+                "training diverged: after the last step the weights are finite, but the outputs of the network are "
+                f"not, with learning rate {self.settings.learning_rate:.3g}. Try a tenth of the learning rate.",
+                learning_rate=self.settings.learning_rate,
+            )
+
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
         """Torch's own random numbers go on where the last epoch left them, and come back as they were."""
@@ -197,6 +212,15 @@ def _located(rate: float, step: int) -> Iterator[None]:
             raise
         message = f"at step {step}, with learning rate {rate:.3g}: {error}"
         raise TrainingError(message, step=step, learning_rate=rate) from error
+    except ValueError as error:
+        if ALONE not in str(error):
+            raise
+        raise TrainingError(
+            f"at step {step}: a batch of one sample has no variance, which batch norm divides by; expected at least "
+            "two in every batch and process. Take a larger batch_size, or more samples.",
+            step=step,
+            learning_rate=rate,
+        ) from error
 
 
 def _constants(module: nn.Module) -> set[str]:
