@@ -22,6 +22,7 @@ from sparsense.recipe.names import check_names
 from sparsense.runtime import ExportedDetector
 from sparsense.training.initial import open_network
 from sparsense.training.run import make_train_run
+from sparsense.training.settings import TrainingSettings
 
 ZEROS = "{source: digits, split: %s, limit: 30, options: {classes: [0], size: 28}}"
 RECIPE = f"""
@@ -149,8 +150,9 @@ def test_mean_gradients_that_no_training_has_left_are_refused(tmp_path):
     assert {row.variant for row in load_card(folder / "card.json").parity} == {"dense", "pruned"}
 
 
-def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path):
-    changes = {"train.learning_rate": 1e10, "train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
+def test_a_training_that_diverges_leaves_its_last_good_weights_beside_the_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingSettings, "rates", lambda _self, steps: [1e-3, *[1e18] * (steps - 1)])
+    changes = {"train.optimizer": "sgd", "train.batch_size": 30}  # one step an epoch
     last = tmp_path / "tiny.last-good.safetensors"
     with pytest.raises(TrainingError, match=r"the best good epoch \(1 of 1, by val_loss\) are kept in") as told:
         run_recipe(recipe(**changes, **{"train.objective": "reconstruction"}), output=tmp_path / "tiny")
