@@ -9,6 +9,7 @@ import pytest
 from observing import ROWS
 from sparsense.data.dataset import Dataset
 from sparsense.detector import fit_head
+from sparsense.detector.second_opinion import second_opinion
 from sparsense.graph import Builder, ForwardGraph, Session, forward_graph
 from sparsense.heads import HEADS
 
@@ -57,3 +58,20 @@ def test_values_whose_powers_leave_float32_are_scored(size: float) -> None:
     found = scores(size)
     assert np.isfinite(found).all()
     assert found.std() > 0
+
+
+def test_a_layer_that_never_varies_adds_no_rounding() -> None:
+    """A dead unit's answer is a bias for all inputs; float64 has other digits of its sums than float32."""
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, ["N", 6])], [], nodes=[], opset_imports={"": 20})
+    graph.name, op, random = "dead", Builder(graph), np.random.default_rng(1)
+    wide, narrow, bias = (random.normal(size=shape).astype(np.float32) for shape in [(6, 8), (8, 8), (8,)])
+    hidden = op.Relu(op.Gemm(graph.inputs[0], wide, np.full(8, 0.5, np.float32)))
+    dead = op.Relu(op.Gemm(hidden, np.abs(narrow) * -1, np.full(8, -1, np.float32)))
+    constant = op.Gemm(dead, narrow, bias)
+    graph.outputs.append(op.Gemm(op.Add(hidden, constant), wide[:3].T.repeat(2, 0)[:8], np.zeros(3, np.float32)))
+    network = forward_graph(ir.Model(graph, ir_version=10), ROWS)
+    scored = fit_head(network, HEADS["gram"](), DATA, preprocessing=ROWS)
+    assert scored.scores(3 * DATA.inputs).std() > 0.1
+    parity = second_opinion(scored, 3 * DATA.inputs[:16], tolerance=1e-5)
+    assert len(parity.inputs) > 12
+    np.testing.assert_allclose(scored.scores(parity.inputs), parity.scores, rtol=1e-4, atol=1e-4)

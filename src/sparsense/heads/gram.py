@@ -24,6 +24,7 @@ from sparsense.heads.sensitivity import concatenated
 from sparsense.heads.spool import spooled
 
 LEAST = 1e-6  # of a range's end, which the deviation is divided by
+FAINT = 1e-5  # of such an end: sums in float32 are no more exact
 PER_CLASS = 10  # fitting inputs for each class on average, for classes to have ranges of their own
 HARMLESS = 80  # powers up to 2**80 and from 2**-80: float32 holds them, their sums, and unusually large ones
 MAXIMUM = 2**22  # ends of ranges of one kind: a file holds four such tables
@@ -127,7 +128,10 @@ class GramMatrices(Head):
             yield block[:, : -self._classes].astype(np.float64), classes if rows > 1 else np.zeros_like(classes)
 
     def _ranges(self, blocks: Iterable[Array], rows: int) -> tuple[Array, Array]:
-        """Smallest and largest sum for each predicted class, [K, D]; a class never predicted has those of all."""
+        """Smallest and largest sum for each predicted class, [K, D]; a class never predicted has those of all.
+
+        Ends are moved by a rounding error, lest it be all that leaves the range of a layer that never varies.
+        """
         low = np.full((rows, sum(self._widths)), np.inf)
         high = -low
         for sums, classes in self._split(blocks, rows):
@@ -135,7 +139,14 @@ class GramMatrices(Head):
                 chosen = sums[classes == label]
                 low[label] = np.minimum(low[label], chosen.min(0))
                 high[label] = np.maximum(high[label], chosen.max(0))
-        return np.where(np.isfinite(low), low, low.min(0)), np.where(np.isfinite(high), high, high.max(0))
+        low, high = np.where(np.isfinite(low), low, low.min(0)), np.where(np.isfinite(high), high, high.max(0))
+        faint = FAINT * self._sizes(np.maximum(np.abs(low), np.abs(high)))
+        return low - faint, high + faint
+
+    def _sizes(self, ends: Array) -> Array:
+        """Of every channel the largest end of all powers, [K, D]: sums of odd powers may cancel."""
+        by_power = ends.reshape(len(ends), len(self.powers), -1)
+        return np.asarray(np.broadcast_to(by_power.max(1, keepdims=True), by_power.shape).reshape(ends.shape))
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Deviations from the ranges of the predicted class, summed and divided by its probability."""
