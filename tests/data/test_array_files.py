@@ -46,7 +46,7 @@ def test_channels_first(tmp_path):
     assert (SOURCES["npz"](path=path, layout="NCHW").inputs == IMAGES).all()
     with pytest.raises(InputError, match=r"layout NHWC of \[10, 3, 4, 5\] gives 5"):
         SOURCES["npz"](path=path)
-    with pytest.raises(InputError, match="NHWC or NCHW; got 'HWC'"):
+    with pytest.raises(InputError, match="NHWC or NCHW; found 'HWC'"):
         SOURCES["npz"](path=path, layout="HWC")
 
 

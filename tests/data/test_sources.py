@@ -64,6 +64,39 @@ def test_splits_are_asked_for_where_there_is_a_choice():
     assert defaults == {"digits": "", "letters": "test", "npz": "all", "cifar10": ""}
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "table",
+            {"path": "t.csv", "drop": "ab"},
+            r"option 'drop' .*'table': expected a list.*\[one, two\]; found 'ab'",
+        ),
+        ("table", {"path": "t.csv", "shares": 0.5}, r"expected a list, such as \[0\.6, 0\.2, 0\.2\]; found 0\.5"),
+        ("table", {"path": 3}, "option 'path' of data source 'table': expected a text; found 3"),
+        ("series", {"path": "t.csv", "length": 16.0}, r"option 'length' .*: expected a whole number; found 16\.0"),
+        ("series", {"path": "t.csv", "step": True}, "option 'step' .*: expected a whole number; found True"),
+        ("image_folder", {"path": "f", "size": "32"}, "option 'size' .*: expected a whole number or a list"),
+        ("digits", {"limit": "5"}, "option 'limit' .*: expected a whole number or null; found '5'"),
+        ("npz", {"path": "f.npz", "layout": "CHW"}, "option 'layout' .*: expected NHWC or NCHW; found 'CHW'"),
+        ("noisy_digits", {"strength": "x"}, "option 'strength' .*: expected a number; found 'x'"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        SOURCES[name](SOURCES[name].splits[-1], **options)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_defaults_are_of_the_declared_kind(name):
+    source = SOURCES[name]
+    parameters = {**inspect.signature(prepare).parameters, **inspect.signature(source.load).parameters}
+    defaults = {key: p.default for key, p in parameters.items() if key in source.options and p.default is not p.empty}
+    assert len(defaults) >= 5
+    assert not source.wrong_values(defaults)
+    assert not source.wrong_values({"path": Path("f"), "limit": np.int64(3), "seed": 0, "shares": np.array([1, 0, 0])})
+
+
 def test_classes_that_are_not_there():
     data = Dataset("x", np.zeros((3, 1), np.float32), np.array([0, 1, 1]))
     assert len(prepare(data, classes=[1])) == len(prepare(data, classes=1)) == 2

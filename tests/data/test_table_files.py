@@ -103,7 +103,7 @@ def test_an_encoding_comes_back_from_its_text_and_encodes_raw_rows(tmp_path):
         with pytest.raises(InputError, match=f"column 'size', row 2: expected a finite number, found '{wrong}'"):
             again.codes({"kind": ["a", "b"], "size": ["1", wrong]})
         with pytest.raises(InputError, match="column 'size', row 12"):
-            again.codes({"kind": ["a", "b"], "size": ["1", wrong]}, first=11)
+            again.codes({"kind": ["a", "b"], "size": ["1", wrong]}, rows=range(11, 13))
     for wrong in ([{"levels": None}], [{"name": "a", "place": 1}], ["a"]):
         with pytest.raises(InputError, match="reading the encoding"):
             Encoding.from_list(wrong)
@@ -155,12 +155,30 @@ def test_parquet_gives_the_same(tmp_path):
         ("a,b\n1,x\n", {"label": "b", "normal": "y"}, "no row is 'y'; there are x"),
         ("a,b\n1,0.5\n", {"label": "b"}, "expected whole numbers as labels"),
         ("a,b\n1,\n", {"label": "b"}, "row 1 has no label"),
+        ("a;b\n1,5;2\n", {}, "expected commas between columns and a point in numbers, found the header 'a;b'"),
+        ("a\tb\n1\t2\n", {"label": "b"}, "expected commas between columns"),
     ],
 )
 def test_broken_tables_are_refused(text, options, message, tmp_path):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         SOURCES["table"]("all", path=str(tmp_path / "t.csv"), **options)
+
+
+@pytest.mark.parametrize("wrong", ["oops", "1e60"])
+def test_a_wrong_number_is_told_with_its_row_of_the_file(wrong, tmp_path):
+    rows = [f"{number},{'bad' if number % 10 == 4 else 'ok'}" for number in range(50)]
+    for row in (24, 31) if wrong == "1e60" else (24,):  # of an anomaly, and of a normal row
+        changed = [*rows[:row], f"{wrong},{rows[row].split(',')[1]}", *rows[row + 1 :]]
+        (tmp_path / "t.csv").write_text("\n".join(["size,class", *changed]))
+        told = []
+        for split in ("train", "calibration", "test"):
+            try:
+                SOURCES["table"](split, path=str(tmp_path / "t.csv"), label="class", normal="ok")
+            except InputError as error:
+                told.append(str(error))
+        assert told
+        assert set(told) == {f"column 'size', row {row + 1}: expected a finite number, found '{wrong}'"}
 
 
 def test_codes_with_underscores_are_words():

@@ -49,14 +49,14 @@ class Column:
         """A name for every number that the network sees: `size`, or `kind=a`, `kind=b`."""
         return [self.name] if self.levels is None else [f"{self.name}={level}" for level in self.levels]
 
-    def codes(self, values: Sequence[str | None], *, first: int = 1) -> NDArray[np.float32]:
-        """One number per value, as a detector takes it; `first` is the number of the first row, for messages.
+    def codes(self, values: Sequence[str | None], *, rows: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """One number per value, as a detector takes it; `rows` are the numbers of their rows, for messages.
 
         Raises:
             InputError: A word in a column of numbers.
         """
         if self.levels is None:
-            return numbers(values, f"column {self.name!r}", first=first).astype(np.float32)
+            return numbers(values, f"column {self.name!r}", rows=rows).astype(np.float32)
         places = {level: float(place) for place, level in enumerate(self.levels)}
         return np.array([places.get(word, UNKNOWN) if word else np.nan for word in words(values)], np.float32)
 
@@ -92,12 +92,12 @@ class Encoding:
         """A name for every number that the network sees."""
         return [name for column in self.columns for name in column.features]
 
-    def codes(self, columns: Columns, *, first: int = 1) -> NDArray[np.float32]:
+    def codes(self, columns: Columns, *, rows: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Rows `[N, columns]` as a detector takes them; columns are found by their names, others are left out.
 
         Args:
             columns: Of the table, or of a part of it.
-            first: The number of their first row, for messages.
+            rows: The numbers of their rows, for messages; None: 1, 2, ...
 
         Raises:
             InputError: A column is absent, or holds words where numbers were.
@@ -105,7 +105,7 @@ class Encoding:
         for column in self.columns:
             if column.name not in columns:
                 raise InputError(f"encoding a table: it has no column {column.name!r}; it has {', '.join(columns)}")
-        return np.stack([column.codes(columns[column.name], first=first) for column in self.columns], axis=1)
+        return np.stack([column.codes(columns[column.name], rows=rows) for column in self.columns], axis=1)
 
     def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         """What the network sees of rows `[N, columns]`: `[N, features]`, in the type of the rows."""
@@ -144,23 +144,24 @@ class Encoding:
             raise InputError(f"reading the encoding of a table: {error!r}") from error
 
 
-def fit_encoding(columns: Columns) -> Encoding:
+def fit_encoding(columns: Columns, *, rows: Sequence[int] | None = None) -> Encoding:
     """Kinds, medians, scales and levels of columns, by scikit-learn's imputer, scaler and one-hot encoder.
 
     Args:
         columns: Of training rows alone.
+        rows: The numbers of these rows, for messages; None: 1, 2, ...
 
     Raises:
         InputError: A column of words with more than 256 levels, or of numbers that float32 cannot tell apart.
         MissingExtraError: scikit-learn is not installed.
     """
-    return Encoding(tuple(_fit(name, values) for name, values in columns.items()))
+    return Encoding(tuple(_fit(name, values, rows) for name, values in columns.items()))
 
 
-def _fit(name: str, values: Sequence[str | None]) -> Column:
+def _fit(name: str, values: Sequence[str | None], rows: Sequence[int] | None) -> Column:
     if not _is_numeric(values):
         return _fit_words(name, values)
-    return fit_numbers(name, numbers(values, f"column {name!r}"))
+    return fit_numbers(name, numbers(values, f"column {name!r}", rows=rows))
 
 
 def fit_numbers(name: str, values: NDArray[np.float64]) -> Column:
@@ -213,18 +214,19 @@ def _is_numeric(values: Sequence[str | None]) -> bool:
     return all(_number(value) is not None for value in words(values) if value)
 
 
-def numbers(values: Sequence[str | None], name: str, *, first: int = 1) -> NDArray[np.float64]:
+def numbers(values: Sequence[str | None], name: str, *, rows: Sequence[int] | None = None) -> NDArray[np.float64]:
     """As numbers, NaN where there is none.
 
     Raises:
-        InputError: A word, or a number that is infinite in float32; with its row, counted from `first`.
+        InputError: A word, or a number that is infinite in float32; with its row, of `rows` or counted from 1.
     """
     found = np.full(len(values), np.nan)
     for row, value in enumerate(words(values)):
         if value:
             number = _number(value)
             if number is None or not abs(number) <= LARGEST:
-                raise InputError(f"{name}, row {first + row}: expected a finite number, found {value!r}")
+                at = row + 1 if rows is None else rows[row]
+                raise InputError(f"{name}, row {at}: expected a finite number, found {value!r}")
             found[row] = number
     return found
 

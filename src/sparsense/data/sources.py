@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sparsense.data.classes import Classes, in_classes
 from sparsense.data.dataset import Dataset
 from sparsense.data.images import Size, resize
+from sparsense.data.option_values import fits, in_words, kinds
 from sparsense.errors import InputError, UnknownNameError
 from sparsense.registry import Registry
 
@@ -77,6 +78,18 @@ class Source:
             required = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
             if required and parameter.name not in options:
                 raise InputError(f"data source {self.name!r} needs the option {parameter.name!r}")
+        for option, problem in self.wrong_values(options).items():
+            raise InputError(f"option {option!r} of data source {self.name!r}: {problem}")
+
+    def wrong_values(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with values of options that are not of the kind that is declared, by option."""
+        declared = {**kinds(prepare), **kinds(self.load)}
+        known = {name: value for name, value in options.items() if name in self.options and name in declared}
+        return {
+            name: f"expected {in_words(declared[name])}; found {value!r}"
+            for name, value in known.items()
+            if name != "classes" and not fits(value, declared[name])  # which says by itself what it expects
+        }
 
 
 def prepare(

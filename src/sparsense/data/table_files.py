@@ -15,6 +15,7 @@ from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, wor
 from sparsense.data.dataset import Dataset
 from sparsense.data.sources import source
 from sparsense.data.splits import SHARES, SPLITS, first_of_equals, split_indices
+from sparsense.data.table_rows import check_commas
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.extras import need
 
@@ -28,7 +29,7 @@ def table(
     *,
     path: str,
     label: str | None = None,
-    normal: str | int | None = None,
+    normal: str | float | bool | None = None,
     drop: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
     unique: bool = False,
@@ -59,13 +60,13 @@ def table(
     rows = split_indices(_as_classes(columns, labels), split, shares)
     teaching = (columns, labels) if like is None else read_labelled(like, label, normal, drop, unique=unique)
     encoding = _encoding(*teaching, shares)
-    inputs = encoding.codes(_taken(columns, rows))
+    inputs = encoding.codes(_taken(columns, rows), rows=(rows + 1).tolist())
     name, own = f"{Path(path).stem}/{split}", None if labels is None else labels[rows]
     return Dataset(name, inputs, own, encoding.columns, class_names=() if normal is None else NORMAL_OR_NOT)
 
 
 def read_labelled(
-    path: str, label: str | None, normal: str | int | None, drop: Sequence[str], *, unique: bool = False
+    path: str, label: str | None, normal: str | float | bool | None, drop: Sequence[str], *, unique: bool = False
 ) -> tuple[Columns, NDArray[np.int64] | None]:
     """The columns of a file, and the labels."""
     columns = dict(read_columns(Path(path)))
@@ -107,6 +108,7 @@ def _read_csv(path: Path) -> Columns:
             header, *rows = [row for row in csv.reader(stream) if row]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise InputError(f"reading the table {path}: expected UTF-8 text with a header; {error}") from error
+    check_commas(path, header)
     if len(set(header)) != len(header):
         raise InputError(f"reading the table {path}: two columns have the same name in {header}")
     for number, row in enumerate(rows):
@@ -131,7 +133,7 @@ def _read_parquet(path: Path) -> Columns:
     }
 
 
-def _as_labels(values: Sequence[str | None], normal: str | int | None, name: str) -> NDArray[np.int64]:
+def _as_labels(values: Sequence[str | None], normal: str | float | bool | None, name: str) -> NDArray[np.int64]:
     found = words(values)
     if "" in found:
         raise InputError(f"{name}: row {found.index('') + 1} has no label")
@@ -155,7 +157,7 @@ def _encoding(columns: Columns, labels: NDArray[np.int64] | None, shares: Sequen
     known = rows[classes[rows] == 0]
     if not len(known):
         raise InputError("encoding a table: no row of the training split has the label 0, which means normal")
-    return fit_encoding(_taken(columns, known))
+    return fit_encoding(_taken(columns, known), rows=(known + 1).tolist())
 
 
 def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:

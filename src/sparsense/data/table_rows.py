@@ -139,7 +139,21 @@ def _header(path: Path, lines: Iterator[str]) -> list[str]:
     header = next((cells for cells in csv.reader(lines) if cells), [])
     if not header or len(set(header)) != len(header):
         raise InputError(f"reading the table {path}: expected a header with a name for every column, found {header}")
+    check_commas(path, header)
     return header
+
+
+def check_commas(path: Path, header: Sequence[str]) -> None:
+    """Refuse a table whose rows would each be one word.
+
+    Raises:
+        InputError: The header is one name with semicolons or tabs.
+    """
+    if len(header) == 1 and any(sign in header[0] for sign in ";\t"):
+        raise InputError(
+            f"reading the table {path}: expected commas between columns and a point in numbers, found the header "
+            f"{header[0]!r}; save it with commas"
+        )
 
 
 def _check_widths(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], done: int) -> None:

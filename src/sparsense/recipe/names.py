@@ -69,6 +69,8 @@ def _source(key: str, section: SourceSection) -> Iterator[Problem]:
     if split not in source.splits:
         yield f"{key}.split", UnknownNameError(f"split of {section.source!r}", split, source.splits)
     yield from _options(key, f"option of source {section.source!r}", section.options, source.options)
+    for option, problem in source.wrong_values(section.options).items():
+        yield f"{key}.options.{option}", ValueError(problem)
     for option in required(source.load):
         if option not in section.options:
             yield f"{key}.options.{option}", ValueError(f"source {section.source!r} needs this option")

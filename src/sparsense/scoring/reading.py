@@ -135,7 +135,8 @@ def _numbers(part: Part, detector: ExportedDetector, path: Path, first_row: int)
     encoding = Preprocessing.from_dict(detector.preprocessing).encoding
     if encoding is not None:
         columns = {name: [_text(value) for value in values] for name, values in part.items()}
-        return encoding.codes(columns, first=first_row)
+        count = len(next(iter(columns.values()), ()))
+        return encoding.codes(columns, rows=range(first_row, first_row + count))
     if detector.layout != "ND":
         raise InputError(f"{detector.path.name} takes {detector.takes}; the table {path} has columns {', '.join(part)}")
     try:
