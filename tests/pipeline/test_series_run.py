@@ -112,3 +112,7 @@ def test_samples_that_are_no_windows_are_held_out_by_class():
     seen, unseen = hold_out(digits, 0.1)
     assert (len(seen), len(unseen)) == (900, 100)
     assert np.bincount(unseen.labels).min() >= 9
+    with pytest.raises(
+        InputError, match=r"a share of 0\.9 of 3 training samples of 'digits/train' leaves none to train"
+    ):
+        hold_out(digits.subset([0, 1, 2]), 0.9)

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from sparsense.errors import TrainingError
 from sparsense.training import fit as fitting
 from sparsense.training.batches import Batches
+from sparsense.training.chosen import how_chosen
 from sparsense.training.fit import Kept
 from sparsense.training.logs import csv_log, rows, tensorboard_log
 from sparsense.training.loop import Training
@@ -169,6 +170,15 @@ def test_auroc_needs_memory_for_the_scores_alone():
 def test_scores_that_are_not_numbers_are_never_the_best():
     held = HeldOut(torch.tensor([[1.0], [math.nan]]), torch.zeros(2), torch.tensor([[2.0]]))
     assert math.isnan(auroc(Known(), Auto(), held))
+
+
+def test_a_run_whose_epochs_cannot_be_judged_is_refused_and_not_ended_with_the_first():
+    training = start(Reconstruction(), epochs=2)
+    training.selection = Selection("val_loss", HeldOut(INPUTS[:6] * 1e30, torch.zeros(6)))
+    training.epoch()
+    assert how_chosen(training)["values"] == [None]  # JSON has no word for infinity
+    with pytest.raises(TrainingError, match=r"'val_loss': expected a number after one of 2 epochs at least; found inf"):
+        training.epoch()
 
 
 @pytest.mark.parametrize(

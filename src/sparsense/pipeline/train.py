@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,5 +105,4 @@ def trained_row(training: Training[Any]) -> Trained:
     kept = "the last one is kept"
     if chosen["select"] != "last":
         kept = f"epoch {chosen['epoch']} is kept, after which {why_chosen(chosen)}"
-    values = [value if math.isfinite(value) else None for value in chosen.pop("values", [])]
-    return Trained(words=f"{went}; {kept}", losses=losses, values=values, **chosen)
+    return Trained(words=f"{went}; {kept}", losses=losses, **chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from sparsense.training.loop import Training
 
 
 def how_chosen(training: Training[Any]) -> dict[str, Any]:
-    """How the epoch was chosen, for the card; epochs are counted from 1."""
+    """How the epoch was chosen, for the card; epochs are counted from 1, values are None where not finite."""
     if training.selection is None:
         return {"select": "last", "uses_labels": False, "epoch": len(training.losses)}
     chosen = training.selection
@@ -17,7 +18,7 @@ def how_chosen(training: Training[Any]) -> dict[str, Any]:
         "select": chosen.rule,
         "uses_labels": chosen.rule == "val_auroc",
         "epoch": chosen.best_epoch + 1,
-        "values": [round(value, 6) for value in chosen.values],
+        "values": [round(value, 6) if math.isfinite(value) else None for value in chosen.values],
         "held_out": len(chosen.held_out.inputs),
     }
 

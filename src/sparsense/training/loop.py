@@ -165,6 +165,7 @@ class Training(Generic[B]):
         with seeded(self.settings.seed):
             self.selection.update(self.objective, self.module, self.state)
         if self.done:
+            self.selection.check_found()
             self.load_state(self.selection.best)
 
     def _check_answers(self, batch: B) -> None:

@@ -17,6 +17,7 @@ from sparsense import __version__
 from sparsense.data import Dataset
 from sparsense.data.dataset import stratified_order
 from sparsense.data.splits import last_windows
+from sparsense.errors import InputError
 from sparsense.networks import Network
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
@@ -181,6 +182,9 @@ def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
     """The samples that are trained on, and a share of them that is not, the same in every run.
 
     The share is drawn by class; of windows of a series it is the last in time, and no time step is in both.
+
+    Raises:
+        InputError: Nothing would be left to train on.
     """
     if not share:
         return dataset, None
@@ -190,6 +194,11 @@ def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
     labels = np.zeros(len(dataset), np.int64) if dataset.labels is None else dataset.labels
     order = stratified_order(labels, HOLD_OUT_SEED)
     count = max(1, round(share * len(order)))
+    if count >= len(order):
+        raise InputError(
+            f"holding out a share of {share:g} of {len(order)} training samples of {dataset.name!r} leaves none to "
+            "train on; expected more samples, or a smaller `validation`"
+        )
     return dataset.subset(np.sort(order[count:])), dataset.subset(np.sort(order[:count]))
 
 

@@ -75,6 +75,19 @@ class Selection:
         order = [-value if self.rule == "val_auroc" else value for value in self.values]
         return int(np.argmin([math.inf if math.isnan(value) else value for value in order])) if order else -1
 
+    def check_found(self) -> None:
+        """Refuse a choice among epochs none of which could be judged.
+
+        Raises:
+            TrainingError: No value is finite.
+        """
+        if not any(map(math.isfinite, self.values)):
+            raise TrainingError(
+                f"choosing an epoch by {self.rule!r}: expected a number after one of {len(self.values)} epochs at "
+                f"least; found {self.values[-1]} after the last; look for held-out samples with values of another size "
+                "than the others', or try a tenth of the learning rate"
+            )
+
     def update(
         self, objective: Callable[..., Tensor], module: nn.Module, state: Callable[[], dict[str, Tensor]]
     ) -> None:
