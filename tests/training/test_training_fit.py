@@ -273,6 +273,21 @@ def test_the_csv_file_has_every_epoch_once_even_after_a_kill(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_epoch_that_was_kept_but_not_logged_is_logged_by_the_next_run(tmp_path):
+    def kill(training):
+        if len(training.losses) == 5:
+            raise Killed
+
+    places = {"checkpoint": tmp_path / "kept.safetensors", "identity": "a"}
+    with pytest.raises(Killed):
+        fit(start(), **places, logs=[kill, csv_log(tmp_path / "log.csv")])
+    again = start()
+    losses = fit(again, **places, logs=[csv_log(tmp_path / "log.csv")])
+    with (tmp_path / "log.csv").open() as stream:
+        assert [float(row["loss"]) for row in csv.DictReader(stream)] == losses
+    assert len(losses) == 5
+
+
 def test_tensorboard_gets_the_same(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -67,6 +67,7 @@ def fit(
     """
     if kept.begun:
         load_training(training, kept.checkpoint)
+        _tell(training, logs)  # the kill may have come before they were told
     while not training.done:
         try:
             training.epoch(after_step=after_step, report=report)
@@ -76,10 +77,15 @@ def fit(
             raise _explained(error, training, kept) from error
         if training.engine.rank == 0:
             save_training(training, kept.checkpoint, identity=kept.identity)
-            for log in logs:
-                log(training)
+        _tell(training, logs)
     training.module.to("cpu")
     return training.losses
+
+
+def _tell(training: Training[Any], logs: Sequence[Log]) -> None:
+    if training.engine.rank == 0:
+        for log in logs:
+            log(training)
 
 
 def _explained(error: TrainingError, training: Training[Any], kept: Kept) -> TrainingError:
