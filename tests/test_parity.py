@@ -116,6 +116,16 @@ def test_error_is_relative_to_the_score_or_to_the_spread() -> None:
     assert row["error"] == pytest.approx(0.1 / 100)
 
 
+def test_scores_of_zero_equal_zero() -> None:
+    """A probability that vanishes for all inputs compared, in float32 for sure."""
+    parity = Parity(np.zeros((4, 1), np.float32), np.zeros(4), "by hand", 1e-5)
+    require(compare(lambda inputs: np.zeros(len(inputs)), parity), what="the file", oracle="by hand")
+    with pytest.raises(ExportError, match="within 1e-05 of the oracle"):
+        require(compare(lambda inputs: np.full(len(inputs), 1e-30), parity), what="the file", oracle="by hand")
+    kept = steady(parity.inputs, parity.scores, [parity.scores], oracle="by hand", tolerance=1e-5)
+    assert len(kept.inputs) == 4
+
+
 def test_a_score_that_depends_on_the_batch_is_found_and_refused() -> None:
     rows = compare(lambda inputs: means(inputs) + (0.1 if len(inputs) == 7 else 0), make())
     assert [row["agrees"] for row in rows] == [True, True, False, True]

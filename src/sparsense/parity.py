@@ -168,8 +168,8 @@ def disturb(weight: Array, random: np.random.Generator) -> Array:
 
 
 def _scale(scores: Array) -> Array:
-    """What errors of scores are relative to."""
-    return np.asarray(np.maximum(np.abs(scores), scores.std()))
+    """What errors of scores are relative to; float32 has nothing below its smallest number, so 0 equals 0."""
+    return np.asarray(np.maximum(np.maximum(np.abs(scores), scores.std()), np.finfo(np.float32).tiny))
 
 
 def compare(
