@@ -38,6 +38,17 @@ def test_seed_weighs_the_sum() -> None:
     np.testing.assert_allclose(gradient, [[2, -40]])
 
 
+@pytest.mark.parametrize("order", [2.0, 5.0, 2.5])
+def test_a_norm_of_zeros_that_a_floor_hides_has_the_gradient_zero(order: float) -> None:
+    """A root is infinitely steep at 0, and 0 times that is no number."""
+    op, x = start(2)
+    total = op.ReduceSum(op.Pow(op.Abs(x), order), [1], keepdims=0)
+    y = op.Log(op.Max(op.Sqrt(total) if order == 2 else op.Pow(total, 1 / order), 1e-30))
+    rows = np.asarray([[0.0, 0.0], [3.0, 0.0]])
+    (gradient,) = run(op, [differentiate(op, of=y, wrt=[x])[x]], rows)
+    np.testing.assert_allclose(gradient, [[0, 0], [1 / 3, 0]], rtol=1e-5)
+
+
 def test_of_itself_is_the_seed() -> None:
     op, x = start(2)
     seed = op.Mul(x, 2.0)

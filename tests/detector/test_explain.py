@@ -239,6 +239,26 @@ def test_the_map_of_a_linear_score_is_its_weight() -> None:
     assert card == {"map": GRADIENT_MAP}
 
 
+@pytest.mark.parametrize("name", ["sensnorm_profile", "purview", "fusion"])
+def test_a_layer_that_no_input_reaches_leaves_the_map_finite(name: str) -> None:
+    """Its sensitivities are 0, where a norm has no slope."""
+    graph = ir.Graph(
+        [ir.val("x", ir.DataType.FLOAT, ["N", 1, 2, 3])], [], nodes=[], opset_imports={"": 20}, name="dead"
+    )
+    op, random = Builder(graph), np.random.default_rng(0)
+    first, second, last = (random.normal(size=shape).astype(np.float32) for shape in [(6, 5), (5, 5), (5, 3)])
+    alive = op.Relu(op.Gemm(op.Flatten(graph.inputs[0], axis=1), first, np.full(5, 0.1, np.float32)))
+    dead = op.Relu(op.Gemm(alive, -np.abs(second), np.full(5, -1, np.float32)))
+    graph.outputs.append(op.Gemm(op.Add(alive, dead), last, np.zeros(3, np.float32)))
+    preprocessing = Preprocessing("NCHW", "uint8", 1 / 255)
+    network = forward_graph(ir.Model(graph, ir_version=10), preprocessing)
+    pixels = random.integers(0, 256, (60, 2, 3, 1)).astype(np.uint8)
+    scored, _ = explained(fit_head(network, HEADS[name](), Dataset("p", pixels), preprocessing=preprocessing))
+    found = run(scored, pixels.transpose(0, 3, 1, 2).copy())["explanation_map"]
+    assert np.isfinite(found).all()
+    assert found.max() > 0
+
+
 @pytest.mark.parametrize("name", ["energy", "sensnorm_profile", "mahalanobis", "fusion", "grad_norm"])
 def test_the_map_is_the_gradient_by_finite_differences(name: str) -> None:
     """The score's change for small steps of the input, in float64, position by position."""

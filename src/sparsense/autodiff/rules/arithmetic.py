@@ -11,6 +11,8 @@ from sparsense.autodiff.rule import Call, no_gradient, variadic, vjp
 from sparsense.autodiff.shapes import as_mask, dtype_of
 from sparsense.graph.build import Builder
 
+TINY = float(np.finfo(np.float32).tiny)  # a root is steep at 0, but what nothing asks of it there is 0, not 0 / 0
+
 no_gradient("Ceil", "EyeLike", "Floor", "Hardmax", "RandomNormalLike", "RandomUniformLike", "Round", "Sign")
 
 vjp("Identity", lambda op, d, c: d)
@@ -20,7 +22,7 @@ vjp("Mul", lambda op, d, c: op.Mul(d, c.x[1]), lambda op, d, c: op.Mul(d, c.x[0]
 vjp("Div", lambda op, d, c: op.Div(d, c.x[1]), lambda op, d, c: op.Neg(op.Mul(d, op.Div(c.y[0], c.x[1]))))
 vjp("Neg", lambda op, d, c: op.Neg(d))
 vjp("Abs", lambda op, d, c: op.Mul(d, op.Sign(c.x[0])))
-vjp("Sqrt", lambda op, d, c: op.Div(op.Mul(d, 0.5), c.y[0]))
+vjp("Sqrt", lambda op, d, c: op.Div(op.Mul(d, 0.5), op.Max(c.y[0], TINY)))
 vjp("Reciprocal", lambda op, d, c: op.Neg(op.Mul(d, op.Mul(c.y[0], c.y[0]))))
 vjp("Exp", lambda op, d, c: op.Mul(d, c.y[0]))
 vjp("Log", lambda op, d, c: op.Div(d, c.x[0]))
@@ -52,6 +54,7 @@ def _power_base(op: Builder, d: Any, c: Call) -> Any:
     if (a == 2).all():
         return op.Mul(d, op.Mul(base, 2.0))
     lower = np.where(a == 0, 1, a - 1)  # x^0 has derivative 0 everywhere, also at 0
+    base = op.Max(base, TINY) if ((a > 0) & (a < 1)).all() else base  # a root: no number below 0
     return op.Mul(d, op.Mul(op.Pow(base, lower), a))
 
 
