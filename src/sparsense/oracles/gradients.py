@@ -91,9 +91,9 @@ def gaia_z(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     scores = []
     for x in inputs:
         found, outputs = _outputs(module, layers, x[None], inputs[:1])
-        gradients = torch.autograd.grad(found.max(), outputs)
+        gradients = _gradients(found.max(), outputs)
         shares = torch.cat(
-            [_over_positions((g[0] != 0).double(), layer) for g, layer in zip(gradients, layers, strict=True)]
+            [_over_positions((g != 0).double(), layer) for g, layer in zip(gradients, layers, strict=True)]
         )
         scores.append(float(shares.square().mean()))
     return _sign(scored.head, 1.0) * np.array(scores)
@@ -111,20 +111,23 @@ def gaia_a(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         hook = last.register_forward_hook(lambda _, args, __, seen=seen: seen.append(args[0]))
         logits, outputs = _outputs(module, layers, x[None], inputs[:1])
         hook.remove()
-        inner = torch.autograd.grad(seen[0].sum(), outputs, retain_graph=True)
+        inner = _gradients(seen[0].sum(), outputs)
         (outer,) = torch.autograd.grad(torch.log_softmax(logits, 1).sum(), seen)
-        found = [_over_positions(g[0], layer).numpy() for g, layer in zip(inner, layers, strict=True)]
+        found = [_over_positions(g, layer).numpy() for g, layer in zip(inner, layers, strict=True)]
         means = [mean / ratio for mean, ratio in zip(found, ratios, strict=True)]
         scores.append(np.square(np.concatenate(means)).mean() / outer.abs().mean().item())
     return _sign(scored.head, 1.0) * np.array(scores)
 
 
+def _gradients(of: Tensor, outputs: list[list[Tensor]]) -> list[Tensor]:
+    """By every layer's outputs, one below the other."""
+    return [torch.cat(torch.autograd.grad(of, uses, retain_graph=True)) for uses in outputs]
+
+
 def _over_positions(value: Tensor, layer: Layer) -> Tensor:
-    """The mean of each channel of one sample; those of a linear layer are last, behind its tokens."""
+    """The mean of each channel of one sample, whose windows may lie in the batch; those of a linear layer are last."""
     linear = layer.node.op_type in ("Gemm", "MatMul")
-    if value.ndim == 1:
-        return value
-    return value.flatten(0, -2).mean(0) if linear else value.flatten(1).mean(1)
+    return value.flatten(0, -2).mean(0) if linear else value.movedim(1, 0).flatten(1).mean(1)
 
 
 def _inner(scored: Scored) -> list[Layer]:
@@ -135,11 +138,11 @@ def _inner(scored: Scored) -> list[Layer]:
 
 def _outputs(
     module: nn.Module, layers: Sequence[Layer], inputs: Tensor, example: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """The network's output, and those of the layers, all with a gradient."""
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """The network's output, and those of the layers, every time that they run; all with a gradient."""
     modules = match_layers(module, layers, example)
-    seen: dict[Any, Tensor] = {}
-    hooks = [found.register_forward_hook(lambda m, _, y: seen.update({m: y})) for found in modules]
+    seen: dict[Any, list[Tensor]] = {found: [] for found in modules}
+    hooks = [found.register_forward_hook(lambda m, _, y: seen[m].append(y)) for found in modules]
     output = module(inputs)
     for hook in hooks:
         hook.remove()

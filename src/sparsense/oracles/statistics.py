@@ -38,9 +38,9 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     shift = [_affine(layer, found) for layer, found in zip(layers, modules, strict=True)]
     state, scores = head.state(), []
     for x in inputs:
-        seen: dict[Any, Any] = {}
+        seen: dict[Any, list[Any]] = {found: [] for found in modules}
         hooks = [
-            found.register_forward_hook(lambda m, _, y, seen=seen: seen.update({m: _channels_first(m, y[0])}))
+            found.register_forward_hook(lambda m, _, y, seen=seen: seen[m].append(_channels_first(m, y)))
             for found in modules
         ]
         with torch.no_grad():
@@ -48,7 +48,7 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
         for hook in hooks:
             hook.remove()
         maps = [
-            seen[found].reshape(len(scale), -1) * scale[:, None] + offset[:, None]
+            np.concatenate(seen[found], axis=1) * scale[:, None] + offset[:, None]
             for found, (scale, offset) in zip(modules, shift, strict=True)
         ]
         sums = np.concatenate([_row_sums(z, power) for power in head.powers for z in maps])
@@ -61,8 +61,9 @@ def gram(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
 
 
 def _channels_first(module: Any, output: Any) -> Any:
-    """Of one sample; those of a linear layer are last, behind its tokens."""
-    return np.moveaxis(output.numpy(), -1, 0) if isinstance(module, nn.Linear) else output.numpy()
+    """[C, positions] of one sample, whose windows may lie in the batch; channels of a linear layer are last."""
+    turned = np.moveaxis(output.numpy(), -1 if isinstance(module, nn.Linear) else 1, 0)
+    return turned.reshape(len(turned), -1)
 
 
 def _affine(layer: Any, module: Any) -> tuple[Any, Any]:
