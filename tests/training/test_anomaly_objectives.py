@@ -268,6 +268,22 @@ def test_errors_are_taken_in_single_precision_when_networks_are_not(error):
         torch.testing.assert_close(BaseError(error)(x, y), expected)
 
 
+def test_codes_are_measured_in_single_precision_when_networks_are_not():
+    code = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)).bfloat16()
+    network = nn.ModuleDict({"encoder": nn.Identity()})
+    network.forward = lambda x: network["encoder"](x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = LatentNorm(beta=1000.0)(network, (code, None))
+    torch.testing.assert_close(found, 1000 * code.float().norm(dim=1).mean(), rtol=1e-6, atol=1e-5)
+    mean, log_variance = code.float().chunk(2, 1)
+    expected = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+    torch.testing.assert_close(divergence(code), expected)
+
+
+def test_one_pattern_of_layers_needs_no_list():
+    assert GradCon(layers="decoder.*").layers == GradCon().layers == ("decoder.*",)
+
+
 def test_errors_outside_of_the_unit_interval_are_refused_with_their_range():
     with pytest.raises(TrainingError, match=r"amplifying the error 'l2': expected values in \[0, 1\), found 4 to 4"):
         LossAmplification()(lambda x: x + 2, (torch.zeros(2, 3), None))
@@ -425,6 +441,7 @@ def test_identical_candidates_do_not_stop_the_clustering():
     ("name", "options", "message"),
     [
         ("gradcon", {"alpha": -1}, "alpha, beta and kl >= 0"),
+        ("gradcon", {"layers": []}, "name at least one pattern in layers; got none"),
         ("latent_norm", {"beta": -1}, "beta >= 0"),
         ("latent_norm", {"amplify": "element"}, "the norm has no upper bound"),
         ("loss_amplification", {"error": "norm"}, "the norm has no upper bound"),

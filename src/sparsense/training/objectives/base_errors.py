@@ -141,8 +141,8 @@ def _magnitude(image: Tensor) -> Tensor:
 
 
 def length(values: Tensor) -> Tensor:
-    """Euclidean norm of each sample, [N]; its gradient at 0 is 0."""
-    return (values.flatten(1).square().sum(1) + SAFE).sqrt()
+    """Euclidean norm of each sample, [N], at least in float32; its gradient at 0 is 0."""
+    return (_exact(values).flatten(1).square().sum(1) + SAFE).sqrt()
 
 
 def _check_image(image: Tensor, least: int) -> None:

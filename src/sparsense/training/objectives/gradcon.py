@@ -12,6 +12,7 @@ from sparsense.errors import TrainingError
 from sparsense.networks.network import Task
 from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.objectives.base_errors import BaseError
+from sparsense.training.objectives.energies import in_full
 from sparsense.training.objectives.objective import OBJECTIVES
 from sparsense.training.objectives.parts import weights_of, with_value
 
@@ -31,7 +32,7 @@ class GradCon:
     Args:
         alpha: Weight of the alignment in training, >= 0.
         beta: Its weight in scores, for models chosen by validation scores.
-        layers: Name patterns of the weights.
+        layers: Name patterns of the weights, or one of them.
         error: What L is: `l2`, or another base error, which the head then does not share.
         amplify: `element` or `mean` amplifies it, see `loss_amplification`.
         kl: Weight of the divergence, >= 0.
@@ -47,14 +48,19 @@ class GradCon:
         *,
         alpha: float = 0.03,
         beta: float = 0.12,
-        layers: Sequence[str] = ("decoder.*",),
+        layers: str | Sequence[str] = ("decoder.*",),
         error: str = "l2",
         amplify: Literal["element", "mean"] | None = None,
         kl: float = 0.0,
     ) -> None:
         if not min(alpha, beta, kl) >= 0:
             raise ValueError(f"gradcon needs alpha, beta and kl >= 0; got {alpha}, {beta} and {kl}")
-        self.alpha, self.beta, self.layers, self.kl = alpha, beta, tuple(layers), kl
+        self.alpha, self.beta, self.kl = alpha, beta, kl
+        self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        if not self.layers:
+            raise ValueError(
+                "gradcon needs the gradients of some weights: name at least one pattern in layers; got none"
+            )
         self.error = BaseError(error, amplify)
         self.average: Callable[[Tensor], Tensor] = _alone
         self.steps, self.means = 0, dict[str, Tensor]()
@@ -126,7 +132,7 @@ def divergence(posterior: Tensor) -> Tensor:
         >>> float(divergence(torch.zeros(2, 6)))
         0.0
     """
-    mean, log_variance = posterior.chunk(2, 1)
+    mean, log_variance = in_full(posterior).chunk(2, 1)
     each = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
     return each.flatten(1).sum(1).mean()
 
