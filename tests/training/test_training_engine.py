@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from sparsense.errors import MissingExtraError
+from sparsense.errors import MissingExtraError, TrainingError
 from sparsense.training.batches import Batches
 from sparsense.training.engine import Alone, Distributed, make_engine
 from sparsense.training.loop import Training
@@ -112,3 +112,9 @@ def test_the_plain_engine_needs_nothing(monkeypatch):
     assert isinstance(make_engine(), Alone)
     with pytest.raises(MissingExtraError, match=r"sparsense\[train\]"):
         make_engine(devices=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_an_accelerator_that_is_not_there_is_told():
+    with pytest.raises(TrainingError, match=r"training with accelerator 'cuda' and 1 of its devices: .* not available"):
+        make_engine(accelerator="cuda")

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sparsense.errors import TrainingError
 from sparsense.extras import need
 
 B = TypeVar("B")
@@ -118,12 +119,18 @@ def make_engine(*, accelerator: Accelerator = "cpu", devices: int = 1, precision
 
     Raises:
         MissingExtraError: More than the plain engine is asked for, and Lightning Fabric is not installed.
+        TrainingError: There is no such accelerator here, or not as many devices.
     """
     if (accelerator, devices) == ("cpu", 1):
         return Alone(precision)
     fabric_module = need("lightning_fabric", doing="training on accelerators or in several processes", extra="train")
-    fabric = fabric_module.Fabric(
-        accelerator=accelerator, devices=devices, precision="bf16-mixed" if precision == "bf16" else "32-true"
-    )
+    numbers = "bf16-mixed" if precision == "bf16" else "32-true"
+    try:
+        fabric = fabric_module.Fabric(accelerator=accelerator, devices=devices, precision=numbers)
+    except (RuntimeError, fabric_module.utilities.exceptions.MisconfigurationException) as error:
+        raise TrainingError(
+            f"training with accelerator {accelerator!r} and {devices} of its devices: {error} Take those that are "
+            "there, or accelerator: auto"
+        ) from error
     fabric.launch()
     return Distributed(fabric)
