@@ -174,7 +174,7 @@ PRUNE_KEYS = (
         ("calibrate: null", "calibrate", "must be a mapping (key: value); got null"),
         ("heads: energy", "heads", 'must be a list; got "energy"'),
         ("heads: []", "heads", "must not be empty"),
-        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options, explain, detail)"),
+        ("heads: [{name: a, p: 5}]", "heads.0.p", "unknown key (known: name, options, explain, detail, group)"),
         ("heads: [3]", "heads.0", "must be a mapping (key: value); got 3"),
         ("benchmark: {batch_sizes: [1, 0]}", "benchmark.batch_sizes.1", "must be at least 1; got 0"),
         ("prune: {structure: weight, round_to: 8}", "prune",
