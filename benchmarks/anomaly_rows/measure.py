@@ -27,6 +27,7 @@ from sparsense.training.engine import Alone, Precision
 from sparsense.training.loop import Training, seeded
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.settings import TrainingSettings
+from sparsense.training.start import start_at_mean
 
 Scores = NDArray[Any]
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
@@ -81,7 +82,7 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     """A network, trained on the normal samples; where it dies on the way, another one with other first weights."""
     for start in range(seed, seed + STARTS * APART, APART):
         found = _trained(case, how, length, start)
-        if not dead(found.network, case.train):
+        if how.network != "conv" or not dead(found.network, case.train):
             return found
         print(f"{case.row} {case.name} {how.key}: dead with the weights of seed {start}", file=sys.stderr, flush=True)
     raise RuntimeError(f"{case.row} {case.name} {how.key}: {STARTS} networks died")
@@ -105,7 +106,16 @@ def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     epochs = _epochs(how, length, len(batches))
     settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
     objective = make_objective(how.objective, how.options, Context())
-    run(network.module, objective, batches, settings, length.precision, given_up=lambda: dead(network, case.train))
+    if how.network == "conv":
+        start_at_mean(network.module, batches.inputs)
+    run(
+        network.module,
+        objective,
+        batches,
+        settings,
+        length.precision,
+        given_up=lambda: how.network == "conv" and dead(network, case.train),
+    )
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
     return Fitted(network, objective)
 

@@ -30,6 +30,7 @@ from sparsense.training.loop import Report, Training
 from sparsense.training.objectives import Context, Objective, make_objective
 from sparsense.training.selection import HeldOut, Selection
 from sparsense.training.settings import TrainingSettings
+from sparsense.training.start import start_at_mean
 from sparsense.training.suitable import BY_TASK, check_suitable, objective_name
 from sparsense.training.warm_up import WarmUp
 
@@ -128,6 +129,8 @@ def make_train_run(network: Network, recipe: Recipe, samples: Samples) -> Traini
     section = recipe.train
     assert section is not None
     seen, selection = _choice(network, samples, section)
+    if network.task == "reconstruction" and recipe.network.weights is None:
+        start_at_mean(network.module, _inputs(network, seen))
     context = Context(preprocessing=network.preprocessing, outliers=_tensor(network, samples.outliers))
     engine = make_engine(accelerator=section.accelerator, devices=section.devices, precision=section.precision)
     parts = training_parts(network, seen, section, seed=recipe.seed, context=context)
@@ -260,6 +263,8 @@ def _labelled(dataset: Dataset, network: Network) -> Dataset:
 
 def _tensor(network: Network, dataset: Dataset | None) -> Tensor | None:
     """As the network sees them."""
-    if dataset is None:
-        return None
+    return None if dataset is None else _inputs(network, dataset)
+
+
+def _inputs(network: Network, dataset: Dataset) -> Tensor:
     return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(dataset.inputs)))
