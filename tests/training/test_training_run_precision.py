@@ -15,10 +15,10 @@ from tiny_classifier import tiny_data, tiny_network
 @pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
 def test_forward_passes_are_of_the_asked_precision(precision: str, dtype: torch.dtype) -> None:
     network = deepcopy(tiny_network())  # other tests share it
-    seen: set[torch.dtype] = set()
+    seen: set[torch.dtype] = set()  # in training; what is checked after an epoch is always in single precision
     for layer in network.module.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+            layer.register_forward_hook(lambda layer, _, output: layer.training and seen.add(output.dtype))
     section = TrainingSection.model_validate({"epochs": 1, "precision": precision})
     make_training(network, network.module, tiny_data("train", 40, seed=0), section, seed=0).epoch()
     assert seen == {dtype}
