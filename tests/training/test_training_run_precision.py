@@ -16,9 +16,14 @@ from tiny_classifier import tiny_data, tiny_network
 def test_forward_passes_are_of_the_asked_precision(precision: str, dtype: torch.dtype) -> None:
     network = deepcopy(tiny_network())  # other tests share it
     seen: set[torch.dtype] = set()  # in training; what is checked after an epoch is always in single precision
+
+    def note(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        if layer.training:
+            seen.add(output.dtype)
+
     for layer in network.module.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(lambda layer, _, output: layer.training and seen.add(output.dtype))
+            layer.register_forward_hook(note)
     section = TrainingSection.model_validate({"epochs": 1, "precision": precision})
     make_training(network, network.module, tiny_data("train", 40, seed=0), section, seed=0).epoch()
     assert seen == {dtype}
