@@ -25,6 +25,7 @@ from sparsense.networks import load_network
 from sparsense.training.objectives import Context, GradCon, LatentNorm, make_objective
 from sparsense.training.objectives.gradcon import cosine
 from sparsense.training.objectives.parts import weights_of, with_value
+from sparsense.training.start import start_at_mean
 
 BATCH, SIDE, FITTED = 64, 250, 2000
 SHOWN = (50, 100, 200, 400, 600, 800, 1200, 2000)  # steps
@@ -42,6 +43,7 @@ def main() -> None:
     if latent:
         objective = make_objective("latent_norm", {"beta": options.beta}, Context())
     else:
+        start_at_mean(module, known)
         alpha = 0.03 if options.objective == "gradcon" else 0.0  # 0 is the plain error, and means are kept alike
         objective = make_objective("gradcon", {"alpha": alpha}, Context())
     optimizer = torch.optim.Adam(module.parameters(), options.rate or (1e-4 if latent else 1e-3))
