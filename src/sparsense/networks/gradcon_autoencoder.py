@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +17,6 @@ class GradConAutoencoder(nn.Module):
     """Four strided convolutions to a code of 64 x 3 x 3, four transposed ones back, and a sigmoid.
 
     230,721 parameters for one channel. Inputs are in [0, 1]; other images are resized to 28x28 by the data source.
-    First weights are those of He et al. for ReLU (which are published is not said): with torch's smaller ones most
-    trainings on dark images die in their first steps.
 
     Args:
         channels: Of the image.
@@ -37,7 +33,6 @@ class GradConAutoencoder(nn.Module):
         self.input_shape = (channels, 28, 28)
         self.encoder = _encoder(channels)
         self.decoder = _decoder(channels)
-        _start(self)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         output: Tensor = self.decoder(self.encoder(x))
@@ -69,7 +64,6 @@ class GradConVAE(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(latent, 576), nn.ReLU(), nn.Unflatten(1, (64, 3, 3)), *_decoder(channels)
         )
-        _start(self)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         mean, log_variance = self.posterior(self.encoder(x)).chunk(2, 1)
@@ -94,18 +88,3 @@ def _decoder(channels: int) -> nn.Sequential:
         layers += [nn.ConvTranspose2d(before, width, 4, stride=2, padding=padding), nn.ReLU()]
         before = width
     return nn.Sequential(*layers, nn.ConvTranspose2d(before, channels, 4, stride=2, padding=1), nn.Sigmoid())
-
-
-@torch.no_grad()
-def _start(module: nn.Module) -> None:
-    """Weights of variance 2 / f, f the products that an output is the sum of, and biases of 0.
-
-    Reference:
-        K. He et al., "Delving deep into rectifiers", ICCV 2015, arXiv:1502.01852.
-    """
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.bias is not None:
-            reached = layer.stride if isinstance(layer, nn.ConvTranspose2d) else (1, 1)
-            products = layer.in_channels * math.prod(layer.kernel_size) / math.prod(reached)
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / products))
-            nn.init.zeros_(layer.bias)
