@@ -22,6 +22,7 @@ from sparsense.graph import forward_graph, load_graph
 from sparsense.heads import make_head
 from sparsense.networks import Network, load_network
 from sparsense.to_onnx import export_forward
+from sparsense.training.alive import SHUT
 from sparsense.training.batches import Batches
 from sparsense.training.engine import Alone, Precision
 from sparsense.training.loop import Training, seeded
@@ -33,8 +34,7 @@ Scores = NDArray[Any]
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
 FITTED = 1000  # samples that heads are fitted on
 SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
-STARTS, APART = 20, 100  # first weights that are tried, and how far their seeds are apart
-SAME = 1e-4  # of the spread of the inputs
+STARTS, APART = 5, 100  # first weights that are tried, and how far their seeds are apart
 PIXELS = {"fashion": {"mean": 0.2860, "std": 0.3530}}  # where they are not MNIST's
 
 
@@ -94,7 +94,7 @@ def dead(network: Network, data: Dataset) -> bool:
     inputs = torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(part.inputs)))
     with torch.no_grad():
         answers = network.module.eval()(inputs)
-    return bool(answers.std(0).max() < SAME * inputs.std(0).max())
+    return bool(answers.std(0).max() < SHUT * inputs.std(0).max())
 
 
 def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
@@ -108,14 +108,7 @@ def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     objective = make_objective(how.objective, how.options, Context())
     if how.network == "conv":
         start_at_mean(network.module, batches.inputs)
-    run(
-        network.module,
-        objective,
-        batches,
-        settings,
-        length.precision,
-        given_up=lambda: how.network == "conv" and dead(network, case.train),
-    )
+    run(network.module, objective, batches, settings, length.precision)
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
     return Fitted(network, objective)
 
@@ -128,20 +121,14 @@ def run(
     precision: Precision,
     *,
     after_step: Callable[[], object] = lambda: None,
-    given_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train; images as channels last, which is faster on a CPU and changes no more than rounding.
-
-    `given_up` is asked after every epoch.
-    """
+    """Train; images as channels last, which is faster on a CPU and changes no more than rounding."""
     images = batches.inputs.ndim == 4
     if images:
         module.to(memory_format=torch.channels_last)
     training = Training(module, objective, batches, settings, engine=Alone(precision if images else "32"))
     while not training.done:
         training.epoch(after_step=after_step)
-        if given_up():
-            break
     if images:
         module.to(memory_format=torch.contiguous_format)
 

@@ -9,7 +9,7 @@ from sparsense.errors import TrainingError
 
 SEEN = 256
 """Samples that are looked at."""
-SAME, SHUT = 1e-5, 1e-10
+SAME, SHUT = 1e-7, 1e-10
 """The spread of answers, relative to what it could be, that is none at the end, and from which no training returns."""
 
 
