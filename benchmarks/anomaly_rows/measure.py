@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from sparsense.graph import forward_graph, load_graph
 from sparsense.heads import make_head
 from sparsense.networks import Network, load_network
 from sparsense.to_onnx import export_forward
-from sparsense.training.alive import SHUT
+from sparsense.training.alive import check_alive
 from sparsense.training.batches import Batches
 from sparsense.training.engine import Alone, Precision
 from sparsense.training.loop import Training, seeded
@@ -34,7 +33,6 @@ Scores = NDArray[Any]
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
 FITTED = 1000  # samples that heads are fitted on
 SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
-STARTS, APART = 5, 100  # first weights that are tried, and how far their seeds are apart
 PIXELS = {"fashion": {"mean": 0.2860, "std": 0.3530}}  # where they are not MNIST's
 
 
@@ -79,25 +77,7 @@ def measured(case: Case, named: Mapping[str, Method], length: Length, seed: int)
 
 
 def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
-    """A network, trained on the normal samples; where it dies on the way, another one with other first weights."""
-    for start in range(seed, seed + STARTS * APART, APART):
-        found = _trained(case, how, length, start)
-        if how.network != "conv" or not dead(found.network, case.train):
-            return found
-        print(f"{case.row} {case.name} {how.key}: dead with the weights of seed {start}", file=sys.stderr, flush=True)
-    raise RuntimeError(f"{case.row} {case.name} {how.key}: {STARTS} networks died")
-
-
-def dead(network: Network, data: Dataset) -> bool:
-    """Whether an autoencoder answers the same to all training samples, as one with a sigmoid that is shut does."""
-    part = resized(data.subset(FITTED, seed=0), network)
-    inputs = torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(part.inputs)))
-    with torch.no_grad():
-        answers = network.module.eval()(inputs)
-    return bool(answers.std(0).max() < SHUT * inputs.std(0).max())
-
-
-def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
+    """A network, trained on the normal samples; one that died on the way is an error, as in `sparsense train`."""
     with seeded(seed):
         network = make_network(case, how.network, full=length.full)
     data = labelled(resized(case.train, network))
@@ -109,6 +89,8 @@ def _trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     if how.network == "conv":
         start_at_mean(network.module, batches.inputs)
     run(network.module, objective, batches, settings, length.precision)
+    if how.network == "conv":
+        check_alive(network.module, batches.inputs, rate=how.learning_rate)
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
     return Fitted(network, objective)
 

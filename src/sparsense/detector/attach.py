@@ -111,11 +111,7 @@ def attach_to_file(
     check_group(settings.group, per_class=settings.per_class, explain=settings.detail is not None)
     given, calibration = calibration, held_out(fit, calibration)
     left_out = len(given) - len(calibration)
-    model = choose_output(_network(model_path, settings.output_name), settings.output_name, what=str(model_path))
-    first = model.graph.outputs[0]
-    if settings.output_name is None and _task(head) == "classifier":
-        model = in_front_of_softmax(model)
-    answer, model = model.graph.outputs[0], channels_first(model)
+    model, first, answer = _opened(model_path, settings.output_name, _task(head))
     network = forward_graph(model, preprocessing, task=_task(head))
     _check_output(network, str(model_path))
     unseen = preprocessing.arrange(calibration.inputs)
@@ -123,7 +119,7 @@ def attach_to_file(
     with _logits_named(answer), _obstacles_named(network):
         scored = fit_head(network, head, fit, preprocessing=preprocessing, progress=progress, cache=settings.cache)
     scored = grouped(network, scored, settings.group)
-    unseen = group_inputs(preprocessing.arrange(calibration.inputs), settings.group)
+    unseen = group_inputs(unseen, settings.group)
     progress(f"calibrating on {calibration.name}", 0, len(unseen))
     compared = parity_inputs(unseen)
     scored, about = _explained(scored, compared, settings.detail) if settings.detail else (scored, {})
@@ -158,6 +154,16 @@ def attach_to_file(
     with _logits_named(answer):
         rows = write_detector(closed, Path(output), card=card, parity=parity, seen=seen, stored=stored)
     return {**card, "parity": {**card["parity"], "rows": rows}}
+
+
+def _opened(path: str | Path, output_name: str | None, task: Task) -> tuple[ir.Model, ir.Value, ir.Value]:
+    """The model with channels first, its first output, and its answer, logits where it has them."""
+    model = choose_output(_network(path, output_name), output_name, what=str(path))
+    first = model.graph.outputs[0]
+    if output_name is None and task == "classifier":
+        model = in_front_of_softmax(model)
+    answer = model.graph.outputs[0]
+    return channels_first(model), first, answer
 
 
 def _network(path: str | Path, output_name: str | None) -> ir.Model:
