@@ -67,15 +67,7 @@ def main() -> None:
         for removed in options.removed:
             file = Path(options.keep) / f"{name}-{removed:.0%}.safetensors" if options.keep else None
             network = (
-                smaller(
-                    dense,
-                    removed,
-                    pool,
-                    epochs=options.epochs,
-                    round_to=options.round_to,
-                    criteria=options.criteria,
-                    file=file,
-                )
+                smaller(dense, removed, pool, epochs=options.epochs, round_to=options.round_to, file=file)
                 if removed
                 else dense
             )
@@ -102,7 +94,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--removed", type=float, nargs="+", default=[0.0], help="shares of the multiply-adds")
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning a pruned network")
     parser.add_argument("--round-to", type=int, default=1, help="widths of a pruned network are multiples of it")
-    parser.add_argument("--criteria", nargs="+", default=["magnitude"], help="of channels; see smaller.py")
     parser.add_argument("--keep", help="folder for the pruned networks, which are read from there the next time")
     parser.add_argument("--data-root", help="default: the environment variable SPARSENSE_DATA")
     parser.add_argument("--seeds", type=int, default=3, help="draws of fitting data")

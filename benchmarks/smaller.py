@@ -1,14 +1,13 @@
-"""A network without a share of its multiply-adds: channels of least saliency, then distillation from the dense one."""
+"""A network without a share of its multiply-adds: channels of least magnitude, then distillation from the dense one."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pruning_finetuned import chosen_report, fine_tune
+from pruning_finetuned import fine_tune
 
 from sparsense.data import Dataset
 from sparsense.networks import Network, load_checkpoint, save_network
@@ -19,18 +18,10 @@ from sparsense.pruning.plan import ChannelOptions
 from sparsense.recording.passes import saliency_of
 
 TRAINING = {"learning_rate": 0.01, "precision": "bf16", "mix": 0.0}
-CHOICE = {"scopes": ["global"], "samples": 1000, "batch_norm": 1000}
 
 
 def smaller(
-    dense: Network,
-    removed: float,
-    train: Dataset,
-    *,
-    epochs: int,
-    round_to: int = 1,
-    criteria: Sequence[str] = ("magnitude",),
-    file: Path | None = None,
+    dense: Network, removed: float, train: Dataset, *, epochs: int, round_to: int = 1, file: Path | None = None
 ) -> Network:
     """Kept in the file, if one is named, and read from there the next time.
 
@@ -40,20 +31,13 @@ def smaller(
         train: To measure batch norms and fine-tune on.
         epochs: Of the fine-tuning; 0 leaves it out.
         round_to: Widths are multiples of it, as the runtime likes them.
-        criteria: Of several, the one that keeps most accuracy on training images before any training.
         file: `.safetensors`.
     """
     if file and file.exists():
         return load_checkpoint(file)
-    if list(criteria) == ["magnitude"]:
-        options = ChannelOptions(measure="multiply_adds", round_to=round_to)
-        example, saliency = example_input(dense.input_shape), saliency_of(dense.module, "magnitude")
-        module = prune_channels(dense.module, example, saliency, sparsity=removed, options=options).module
-    else:
-        asked = argparse.Namespace(criteria=criteria, **CHOICE)
-        chosen, report, kept = chosen_report(dense, train, 1 / (1 - removed), 0, asked)
-        print(f"{chosen}, {kept:.1%} of training images right before any training", flush=True)
-        module = report.module
+    options = ChannelOptions(measure="multiply_adds", round_to=round_to)
+    example, saliency = example_input(dense.input_shape), saliency_of(dense.module, "magnitude")
+    module = prune_channels(dense.module, example, saliency, sparsity=removed, options=options).module
     images = torch.from_numpy(dense.preprocessing.apply(train.subset(1000).inputs))
     reestimate_batch_norm(module, images.split(200))
     found = replace(dense, module=module)
