@@ -34,7 +34,7 @@ class ForwardGraph:
         op: Adds nodes.
         task: What the output means.
         remembered: What the network's training has kept for its detector, by the names of parameters.
-        group: Inputs judged as one; above 1 the input is `[groups, group, ...]`, see `in_groups`.
+        group: Inputs judged as one; above 1 the input is `[groups, group, ...]`, see `taking_groups`.
     """
 
     model: ir.Model
