@@ -6,13 +6,15 @@ python benchmarks/training_cost.py --steps 4 --rounds 12 --networks autoencoder
 Every round trains each objective's own copy of a network for one epoch of --steps batches, forward, backward and
 optimiser, in a random order that the next round reverses; ratios are taken within a round. Times are those of the
 processor, of all threads together: what others do on the machine is not counted. An objective with outliers is held
-against energy fine-tuning, which passes the same samples and outliers; cross entropy passes half of them.
+against energy fine-tuning, which passes the same samples and outliers; cross entropy passes half of them. Memory is by
+how much the peak of a process of its own grows over an epoch: batches, the network's copies, the optimiser's moments.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from multiprocessing import get_context
 from time import process_time
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from sparsense.benchmark.latency import median_interval
 from sparsense.benchmark.machine import this_machine
+from sparsense.benchmark.peak_memory import process_peak
 from sparsense.networks import load_network
 from sparsense.training.batches import Batches
 from sparsense.training.engine import Alone
@@ -30,7 +33,9 @@ from sparsense.training.loop import Training
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.settings import TrainingSettings
 
-Costs = dict[str, tuple[str, dict[str, Any]]]
+How = tuple[str, dict[str, Any]]
+Costs = dict[str, How]
+Case = tuple[str, tuple[int, ...], How, argparse.Namespace]
 AUTOENCODERS: Costs = {
     "plain": ("reconstruction", {}),
     "amplified": ("loss_amplification", {}),
@@ -59,20 +64,22 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     how = f"batches of {options.batch_size}, {options.rounds} rounds, precision {options.precision}"
     print(f"{this_machine().cpu}, {options.threads} thread, {how}\n")
-    print("| network | objective | ms per sample | over | ratio [95 % interval] | aim |")
-    print("|---|---|---:|---|---|---:|")
+    print("| network | objective | ms per sample | over | ratio [95 % interval] | aim | memory, MiB |")
+    print("|---|---|---:|---|---|---:|---:|")
     for name in options.networks:
         source, shape, objectives = CASES[name]
         asked = {key: how for key, how in objectives.items() if options.objectives is None or key in options.objectives}
         calls = {key: epochs(source, shape, how, options) for key, how in asked.items()}
         baseline = next(iter(calls))
         times = measured(calls, options.rounds)
-        for key, taken in times.items():
+        grown = grown_peaks([(source, shape, how, options) for how in asked.values()])
+        for (key, taken), peak in zip(times.items(), grown, strict=True):
             ratios = taken / times[baseline]
             low, high = median_interval(ratios)
             per_sample = 1e3 * float(np.median(taken)) / (options.steps * options.batch_size)
             ratio = f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
-            print(f"| {source} | {key} | {per_sample:.2f} | {baseline} | {ratio} | {AIMS.get(key, '')} |", flush=True)
+            aim = f"{AIMS.get(key, '')} | {peak / 2**20:.0f}"
+            print(f"| {source} | {key} | {per_sample:.2f} | {baseline} | {ratio} | {aim} |", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -100,8 +107,28 @@ def measured(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
     return times
 
 
+def grown_peaks(cases: list[Case]) -> list[int]:
+    """Bytes by which an epoch of each case grows the peak of a process of its own."""
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(grown_peak, cases, chunksize=1)
+
+
+def grown_peak(case: Case) -> int:
+    """Everything is imported and one step of the smallest network taken before the first look."""
+    source, shape, how, options = case
+    torch.set_num_threads(options.threads)
+    network, smallest, objectives = CASES["table"]
+    epochs(network, smallest, objectives["plain"], argparse.Namespace(steps=1, batch_size=2, precision="32"))
+    before = process_peak()
+    epochs(source, shape, how, options)()
+    after = process_peak()
+    if before is None or after is None:
+        raise SystemExit("measuring memory: this system does not tell the peak of a process")
+    return after - before
+
+
 def epochs(
-    source: str, shape: tuple[int, ...], how: tuple[str, dict[str, Any]], options: argparse.Namespace
+    source: str, shape: tuple[int, ...], how: How, options: argparse.Namespace
 ) -> Callable[[], object]:
     """A function that trains for one more epoch; the first is over, so that GradCon has its means."""
     name, asked = how

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_train_recipe import recipe
 
-from sparsense.errors import CalibrationError, InputError, RecipeError, TrainingError
+from sparsense.errors import CalibrationError, InputError, RecipeError, TrainingError, UnsupportedLayerError
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.load import read_recipe
 
@@ -13,6 +13,7 @@ CLASSIFIER = {
     "network": {"source": "mnist_convnet", "weights": None}, "train.objective": None, "sensitivity.loss": "energy",
     "heads": ["energy"],
 }  # fmt: skip
+VARIATIONAL = {"network": {"source": "gradcon_vae", "weights": None}, "prune": {"criterion": "magnitude"}}
 OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objective": "cross_entropy"}}
 
 
@@ -24,11 +25,8 @@ OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objecti
         ({"heads": ["fusion"]}, InputError, "head 'fusion': it is for a classifier, and this network is a reconstr"),
         ({"sensitivity.loss": "cross_entropy"}, InputError, "a loss over classes needs logits"),
         ({"precision": "int8"}, InputError, "precision: int8 is judged by accuracy"),
-        (
-            OTHER,
-            TrainingError,
-            "objective 'cross_entropy' is for a classifier network",
-        ),
+        (OTHER, TrainingError, "objective 'cross_entropy' is for a classifier network"),
+        (VARIATIONAL, UnsupportedLayerError, "to leave its group alone, ignore 'posterior'"),
         ({**CLASSIFIER, "calibrate.per_class": "strict"}, CalibrationError, "at least 9 samples of each of 10 predict"),
     ],
 )

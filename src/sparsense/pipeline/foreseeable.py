@@ -10,9 +10,12 @@ from sparsense.errors import CalibrationError, RecipeError
 from sparsense.extras import need
 from sparsense.heads import HEADS
 from sparsense.networks.network import Network, check_forward, example_input
+from sparsense.pipeline.cuts import channel_options
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.precision import check_precision
+from sparsense.pruning.channels import tried_groups
 from sparsense.recipe.names import objective_problems
+from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import CalibrateSection, Recipe
 from sparsense.recipe.training import TrainingSection
 from sparsense.recording.losses import LOSSES
@@ -32,6 +35,7 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
         TrainingError: An objective or the labels do not suit the network.
         InputError: A head, the loss of the sensitivities or the precision does not suit the network or the labels.
         CalibrationError: Too few calibration samples for the asked rate.
+        UnsupportedLayerError: A layer cannot be cut, and would be after a training.
         MissingExtraError: The report cannot be written.
     """
     for key, problem in objective_problems(recipe):
@@ -41,6 +45,8 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     for section in recipe.heads:
         check_head(HEADS[section.name](**section.options), network.task, data.train)
     LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
+    if recipe.train is not None and recipe.prune is not None:
+        _check_cuts(recipe.prune, network)
     _check_calibration(recipe.calibrate, data.calibration, network, group=max(head.group for head in recipe.heads))
     check_precision(recipe, network, data.calibration)
     for module in ("jinja2", "plotly.offline"):
@@ -52,6 +58,12 @@ def _trainings(recipe: Recipe) -> list[TrainingSection]:
     search = None if recipe.prune is None else recipe.prune.search
     sections = [recipe.train, search, None if recipe.prune is None else recipe.finetune]
     return [section for section in sections if section is not None]
+
+
+def _check_cuts(section: PruneSection, network: Network) -> None:
+    """Channels are tried group by group; shares by `ratios` may leave the groups alone that cannot be cut."""
+    if section.structure == "channel" and not section.ratios:
+        tried_groups(network.module, example_input(network.input_shape), channel_options(section))
 
 
 def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network, *, group: int) -> None:
