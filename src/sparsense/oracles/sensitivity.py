@@ -26,13 +26,12 @@ def sensnorm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     layers = weighted_layers(scored.network, layers=head.layers)
     order = None if head.structure == "channel" else arrangements(scored.network, layers)
     state, scores, curved = head.state(), [], head.sensitivity == "crop"
-    samples = elasticities(module, layers, inputs, structure=head.structure, loss=head.loss, curved=curved)
+    group = scored.network.group
+    form: Any = {"structure": head.structure, "loss": head.loss}
     if curved:
-        samples = means_of_groups(samples, scored.network.group)
-    elif scored.network.group > 1:
-        samples = group_elasticities(
-            module, layers, torch.split(inputs, scored.network.group), structure=head.structure, loss=head.loss
-        )
+        samples = means_of_groups(elasticities(module, layers, inputs, **form, curved=True), group)
+    else:
+        samples = elasticities(module, layers, inputs, **form, group=group)
     for sample in samples:
         distances = []
         for i, (layer, found) in enumerate(zip(layers, sample, strict=True)):
@@ -99,8 +98,9 @@ def elasticities(
     structure: str,
     loss: str = "logit",
     curved: bool = False,
+    group: int = 1,
 ) -> Iterator[list[Array]]:
-    """Signed elasticities of the predicted raw logit, sample by sample: one array per layer.
+    """Signed elasticities w * dM/dw / M of the predicted raw logit, sample by sample: one array per layer.
 
     Args:
         module: In float64 and eval mode.
@@ -109,34 +109,19 @@ def elasticities(
         structure: `weight`, or `channel` for sums `[1, O]`.
         loss: `logit`, or `cross_entropy` of the predicted class.
         curved: w * (H g) of the loss's logarithm in the place of the elasticity.
+        group: M is the mean over so many consecutive samples.
     """
     modules = match_layers(module, layers, inputs[:1])
     weights = [found.weight for found in modules]
-    for sample in inputs:
-        logits = module(sample[None])[0]
-        size = logits.max() - 1e-8 if loss == "logit" else 1e-8 - torch.log_softmax(logits, 0).max()
+    for samples in torch.split(inputs, group):
+        logits = torch.stack([module(sample[None])[0] for sample in samples])
+        best = logits.amax(1) if loss == "logit" else torch.log_softmax(logits, 1).amax(1)
+        size = best.mean() - 1e-8 if loss == "logit" else 1e-8 - best.mean()
         gradients = torch.autograd.grad(size.abs().log(), weights, create_graph=curved)
         if curved:
             gradients = torch.autograd.grad(_half_square(layers, modules, gradients), weights)
         yield [
             arrange(layer, found, (weight * gradient).detach(), structure)
-            for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
-        ]
-
-
-def group_elasticities(
-    module: nn.Module, layers: Sequence[Layer], groups: Sequence[Tensor], *, structure: str, loss: str
-) -> Iterator[list[Array]]:
-    """Elasticities w * dM/dw / M of the mean loss M of a group's inputs, one array per layer; arguments as above."""
-    modules = match_layers(module, layers, groups[0][:1])
-    weights = [found.weight for found in modules]
-    for group in groups:
-        logits = torch.stack([module(sample[None])[0] for sample in group])
-        mean = logits.amax(1).mean() if loss == "logit" else -torch.log_softmax(logits, 1).amax(1).mean()
-        gradients = torch.autograd.grad(mean, weights)
-        share = float(mean.detach()) + (-1e-8 if loss == "logit" else 1e-8)
-        yield [
-            arrange(layer, found, (weight * gradient / share).detach(), structure)
             for layer, found, weight, gradient in zip(layers, modules, weights, gradients, strict=True)
         ]
 
