@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400, help="at least so many, for small sets")
     parser.add_argument("--latent-steps", type=int, default=500, help="of the latent-norm networks for images")
     parser.add_argument("--precision", default="32", choices=("32", "bf16"), help="of training, not of scores")
+    parser.add_argument("--accelerator", default="cpu", choices=("cpu", "cuda", "mps", "auto"), help="of training")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train", type=int, default=2000, help="at most so many training samples")
     parser.add_argument("--test", type=int, default=1000, help="at most so many test samples per side")
@@ -142,8 +143,9 @@ def solved(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple
     found = methods(case.row, columns=case.train.inputs[0].size)
     asked = {name: method for name, method in found.items() if options.methods is None or name in options.methods}
     length = Length(
-        options.epochs, options.steps, options.batch_size, options.latent_steps, options.precision, options.full
-    )
+        options.epochs, options.steps, options.batch_size, options.latent_steps, options.precision, options.full,
+        options.accelerator,
+    )  # fmt: skip
     yield from measured(case, asked, length, seed)
     if case.row == "tabular" and options.methods is None:
         yield from outside(case, seed)

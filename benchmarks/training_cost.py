@@ -127,9 +127,7 @@ def grown_peak(case: Case) -> int:
     return after - before
 
 
-def epochs(
-    source: str, shape: tuple[int, ...], how: How, options: argparse.Namespace
-) -> Callable[[], object]:
+def epochs(source: str, shape: tuple[int, ...], how: How, options: argparse.Namespace) -> Callable[[], object]:
     """A function that trains for one more epoch; the first is over, so that GradCon has its means."""
     name, asked = how
     module = load_network(source, options=OPTIONS.get(source)).module

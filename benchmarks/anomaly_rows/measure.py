@@ -23,7 +23,7 @@ from sparsense.networks import Network, load_network
 from sparsense.to_onnx import export_forward
 from sparsense.training.alive import check_alive
 from sparsense.training.batches import Batches
-from sparsense.training.engine import Alone, Precision
+from sparsense.training.engine import Accelerator, Engine, Precision, make_engine
 from sparsense.training.loop import Training, seeded
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.settings import TrainingSettings
@@ -47,6 +47,7 @@ class Length:
         latent_steps: Of the latent-norm networks for images; 2000 are published.
         precision: In which convolutional networks are trained, `32` or `bf16`; scores are always of float32.
         full: Published networks and lengths.
+        accelerator: That networks are trained on; scores are always of the CPU.
     """
 
     epochs: int = 20
@@ -55,6 +56,11 @@ class Length:
     latent_steps: int = 500
     precision: Precision = "32"
     full: bool = False
+    accelerator: Accelerator = "cpu"
+
+    def engine(self, *, images: bool = True) -> Engine:
+        """Where steps are computed; tables and series always in float32."""
+        return make_engine(accelerator=self.accelerator, precision=self.precision if images else "32")
 
 
 @dataclass
@@ -88,7 +94,7 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     objective = make_objective(how.objective, how.options, Context())
     if how.network == "conv":
         start_at_mean(network.module, batches.inputs)
-    run(network.module, objective, batches, settings, length.precision)
+    run(network.module, objective, batches, settings, length.engine(images=batches.inputs.ndim == 4))
     if how.network == "conv":
         check_alive(network.module, batches.inputs, rate=how.learning_rate)
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
@@ -100,19 +106,22 @@ def run(
     objective: Any,
     batches: Batches,
     settings: TrainingSettings,
-    precision: Precision,
+    engine: Engine,
     *,
     after_step: Callable[[], object] = lambda: None,
 ) -> None:
-    """Train; images as channels last, which is faster on a CPU and changes no more than rounding."""
+    """Train, and bring all back to the CPU; images as channels last, which is faster and changes but rounding."""
     images = batches.inputs.ndim == 4
     if images:
         module.to(memory_format=torch.channels_last)
-    training = Training(module, objective, batches, settings, engine=Alone(precision if images else "32"))
+    training = Training(module, objective, batches, settings, engine=engine)
     while not training.done:
         training.epoch(after_step=after_step)
+    module.to("cpu")
     if images:
         module.to(memory_format=torch.contiguous_format)
+    if hasattr(objective, "load_state"):
+        objective.load_state({name: tensor.cpu() for name, tensor in objective.state().items()})
 
 
 def _batch_size(case: Case, how: Trained, length: Length) -> int:

@@ -22,6 +22,7 @@ from sparsense.pruning.batchnorm import reestimate_batch_norm
 from sparsense.pruning.weights import select_weights
 from sparsense.recording.passes import saliency_of
 from sparsense.training.batches import Augmented, Batches
+from sparsense.training.engine import make_engine
 from sparsense.training.evaluate import predict
 from sparsense.training.objectives import Context, make_objective
 from sparsense.training.objectives.energies import energy
@@ -81,7 +82,7 @@ def zeros_kept(module: nn.Module) -> Callable[[], None]:
     @torch.no_grad()
     def again() -> None:
         for weight, mask in kept:
-            weight.mul_(mask)
+            weight.mul_(mask.to(weight.device))
 
     return again
 
@@ -105,7 +106,8 @@ def solved(network: Network, seed: int, options: argparse.Namespace) -> Iterator
         )
         made, zeros = make_objective(objective, {**asked, **margins}, context), zeros_kept(tuned.module)
         settings = TrainingSettings(options.epochs, RATE, "sgd", "cosine", seed=seed)
-        run(tuned.module, made, batches, settings, options.precision, after_step=zeros)
+        engine = make_engine(accelerator=options.accelerator, precision=options.precision)
+        run(tuned.module, made, batches, settings, engine, after_step=zeros)
         yield name, judged(tuned, options)
 
 
