@@ -86,7 +86,9 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> None:
     """Append what is not there yet, a line per case and seed."""
     out = Path(options.out)
-    done = mended(out)
+    before = mended(out)
+    check_alike(before, options)
+    done = {identity(entry) for entry in before}
     about = {"arguments": vars(options), "machine": this_machine().model_dump(), "versions": versions()}
     with out.open("a", encoding="utf-8") as stream:
         for row in options.rows:
@@ -161,12 +163,26 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def mended(path: Path) -> set[Identity]:
+def mended(path: Path) -> list[dict[str, Any]]:
     """What is there already; a last line that was not written to its end goes."""
     if not path.exists():
-        return set()
+        return []
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return {identity(entry) for entry in read(path)}
+    return read(path)
+
+
+def check_alike(entries: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Lines of other lengths or methods are not taken for what is asked now."""
+    for entry in entries:
+        if entry["row"] not in options.rows:
+            continue
+        there, here = entry["arguments"], vars(options)
+        if others := [name for name in (*SHOWN, "methods") if name in there and there[name] != here[name]]:
+            raise SystemExit(
+                f"{options.out} has lines of row {entry['row']} of another run: "
+                + ", ".join(f"{name} {there[name]}, here {here[name]}" for name in others)
+                + "; name another file with --out"
+            )
 
 
 def print_row(row: str, entries: list[dict[str, Any]]) -> None:
