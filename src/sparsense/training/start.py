@@ -8,6 +8,8 @@ from torch import Tensor, nn
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 LEAST = 0.01
 """Of a mean, and of what is left to 1: a sigmoid that starts further out hardly passes gradients."""
+ROUNDING = 1e-4
+"""Of columns that were brought to [0, 1]."""
 
 
 @torch.no_grad()
@@ -31,7 +33,7 @@ def start_at_mean(module: nn.Module, inputs: Tensor) -> bool:
         tensor([0.2000, 0.5000])
     """
     layer = _before_the_sigmoid(module, inputs[:2])
-    if layer is None or layer.bias is None or inputs.min() < 0 or inputs.max() > 1:
+    if layer is None or layer.bias is None or inputs.min() < -ROUNDING or inputs.max() > 1 + ROUNDING:
         return False
     mean = inputs.mean([0, *range(2, inputs.ndim)])
     if layer.bias.shape != mean.shape:
