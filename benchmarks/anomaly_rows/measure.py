@@ -92,7 +92,7 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     epochs = _epochs(how, length, len(batches))
     settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
     objective = make_objective(how.objective, how.options, Context())
-    start_at_mean(network.module, batches.inputs)  # as the library does; of networks with a sigmoid
+    start_at_mean(network.module, batches.inputs)  # as the library does; of images, where a sigmoid is last
     run(network.module, objective, batches, settings, length.engine(images=batches.inputs.ndim == 4))
     if how.network == "conv":
         check_alive(network.module, batches.inputs, rate=how.learning_rate)

@@ -54,7 +54,12 @@ def test_inputs_that_a_sigmoid_cannot_give_change_nothing() -> None:
     assert not start_at_mean(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid()), torch.randn(8, 3, 4, 4))
 
 
-def test_columns_brought_to_the_range_of_a_sigmoid_may_miss_it_by_rounding() -> None:
-    module, rows = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), torch.tensor([[1 + 1e-6, -1e-6], [0.0, 0.5]])
-    assert start_at_mean(module, rows)
-    torch.testing.assert_close(torch.sigmoid(module[0].bias), rows.mean(0))
+def test_pixels_brought_to_the_range_of_a_sigmoid_may_miss_it_by_rounding() -> None:
+    images = torch.tensor([[1 + 1e-6, -1e-6], [0.0, 0.5]])[:, :, None, None]
+    module = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sigmoid())
+    assert start_at_mean(module, images)
+    torch.testing.assert_close(torch.sigmoid(module[0].bias), images.mean([0, 2, 3]))
+
+
+def test_tables_begin_as_their_layers_do() -> None:
+    assert not start_at_mean(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), torch.rand(8, 2))
