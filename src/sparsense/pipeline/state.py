@@ -98,9 +98,11 @@ class State:
             try:
                 training.epoch(after_step=after_step, report=report)
             except TrainingError as error:
+                training.module.to("cpu")
                 raise diverged(error, file) from error
             over = until is not None and until.update(training.module)
             save_training(training, file, over=over, **({} if until is None else until.state()))
+        training.module.to("cpu")
         self.worth_keeping()
 
     def worth_keeping(self) -> None:

@@ -40,6 +40,8 @@ class TrainingSection(Section):
     """What is made small; null: `cross_entropy` for classifiers, `reconstruction` for autoencoders."""
     precision: Literal["32", "bf16"] = "32"
     """`bf16` computes forward passes in bfloat16, which is faster on processors that know it; weights stay float32."""
+    accelerator: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    """What trains; anything but `cpu` needs `sparsense[train]`."""
 
 
 class ChosenTrainingSection(TrainingSection):
@@ -76,8 +78,6 @@ class TrainSection(ChosenTrainingSection):
     """Passes over the training samples."""
     learning_rate: Positive = 0.1
     """The largest of the run."""
-    accelerator: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
-    """Anything but `cpu` needs `sparsense[train]`."""
     devices: Count = 1
     """Processes that share every batch; several need `sparsense[train]` and `sparsense train`."""
     tensorboard: bool = False

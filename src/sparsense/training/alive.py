@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
+from sparsense.training.engine import device_of
 
 SEEN = 256
 """Samples that are looked at."""
@@ -33,8 +34,7 @@ def check_alive(module: nn.Module, inputs: Tensor, *, rate: float, same: float =
     seen = inputs[torch.linspace(0, len(inputs) - 1, min(SEEN, len(inputs))).long()]
     if len(seen) < 2 or _spread(seen) == 0:
         return
-    device = next((parameter.device for parameter in module.parameters()), seen.device)
-    answers = module.eval()(seen.to(device)).float().cpu()
+    answers = module.eval()(seen.to(device_of(module))).float().cpu()
     possible = _spread(seen) if answers.shape == seen.shape else float(answers.abs().max())
     if possible > 0 and _spread(answers) < same * possible:
         raise TrainingError(

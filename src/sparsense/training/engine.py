@@ -106,6 +106,11 @@ def _trainable(module: nn.Module) -> Iterator[nn.Parameter]:
     return (parameter for parameter in module.parameters() if parameter.requires_grad)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights lie."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
 def make_engine(*, accelerator: Accelerator = "cpu", devices: int = 1, precision: Precision = "32") -> Engine:
     """The plain engine where that is enough, else Fabric's.
 

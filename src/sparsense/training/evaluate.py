@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sparsense.data import Dataset
 from sparsense.errors import InputError
 from sparsense.networks.network import Network
+from sparsense.training.engine import device_of
 
 
 @torch.no_grad()
@@ -27,7 +28,8 @@ def predict(network: Network, inputs: NDArray[Any], *, batch_size: int = 256) ->
     """
     network.module.eval()
     parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
-    outputs = [network.module(torch.from_numpy(network.preprocessing.apply(part))).numpy() for part in parts]
+    device, apply = device_of(network.module), network.preprocessing.apply
+    outputs = [network.module(torch.from_numpy(apply(part)).to(device)).cpu().numpy() for part in parts]
     return np.concatenate(outputs)
 
 

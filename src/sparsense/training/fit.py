@@ -128,4 +128,5 @@ def save_weights(module: nn.Module, path: Path, remembered: Mapping[str, Tensor]
 
 def remembered(training: Training[Any]) -> dict[str, Tensor]:
     """What the objective of a finished run has kept for a detector."""
-    return dict(getattr(training.objective, "remembered", dict)())
+    found: Mapping[str, Tensor] = getattr(training.objective, "remembered", dict)()
+    return {name: tensor.cpu() for name, tensor in found.items()}

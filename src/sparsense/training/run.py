@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
 from sparsense.training.alive import SHUT, check_alive
 from sparsense.training.batches import Augmented, Batches
-from sparsense.training.engine import make_engine
+from sparsense.training.engine import Engine, device_of, make_engine
 from sparsense.training.fit import Kept, fit
 from sparsense.training.logs import csv_log, tensorboard_log
 from sparsense.training.loop import Report, Training
@@ -155,11 +156,11 @@ def make_search_run(
         TrainingError: The objective or the choice of a mask lacks what it needs.
     """
     seen, selection = _choice(network, samples, section)
-    context = Context(teacher, network.preprocessing, _tensor(network, samples.outliers))
+    engine = make_engine(accelerator=section.accelerator, precision=section.precision)
+    context = Context(_beside(teacher, engine), network.preprocessing, _tensor(network, samples.outliers))
     objective, batches, settings = training_parts(network, seen, section, seed=seed, context=context)
     if warm := _warm_up(section):
         objective = WarmUp(make_objective(BY_TASK[network.task], {}, context), objective, epochs=warm)
-    engine = make_engine(precision=section.precision)
     return Training(module, objective, batches, settings, selection=selection, engine=engine)
 
 
@@ -224,9 +225,18 @@ def make_training(
         seed: Of order, augmentation and what the module draws.
         context: What the objective may need besides.
     """
+    engine = make_engine(accelerator=section.accelerator, precision=section.precision)
     context = context or Context(preprocessing=network.preprocessing)
+    context = replace(context, teacher=_beside(context.teacher, engine))
     parts = training_parts(network, dataset, section, seed=seed, context=context)
-    return Training(module, *parts, engine=make_engine(precision=section.precision))
+    return Training(module, *parts, engine=engine)
+
+
+def _beside(teacher: nn.Module | None, engine: Engine) -> nn.Module | None:
+    """The teacher on the engine's device; the given one stays where it is."""
+    if teacher is None or engine.device == device_of(teacher):
+        return teacher
+    return deepcopy(teacher).to(engine.device)
 
 
 def training_parts(

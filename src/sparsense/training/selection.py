@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparsense.benchmark import metrics
 from sparsense.errors import TrainingError
+from sparsense.training.engine import device_of
 
 Rule = Literal["last", "val_loss", "val_auroc"]
 CHUNK = 256
@@ -100,7 +101,7 @@ class Selection:
 
 def mean_loss(objective: Callable[..., Tensor], module: nn.Module, held_out: HeldOut) -> float:
     """The mean of an objective over held-out samples; nothing keeps a gradient."""
-    total, device = 0.0, _device(module)
+    total, device = 0.0, device_of(module)
     for inputs, labels in zip(torch.split(held_out.inputs, CHUNK), torch.split(held_out.labels, CHUNK), strict=True):
         with torch.enable_grad():  # some objectives differentiate
             loss = objective(module, (inputs.to(device), labels.to(device)))
@@ -130,12 +131,8 @@ def auroc(objective: Any, module: nn.Module, held_out: HeldOut) -> float:
 
 @torch.no_grad()
 def _scores(objective: Any, module: nn.Module, inputs: Tensor) -> Tensor:
-    found: Tensor = objective.scores(module, inputs.to(_device(module)))
+    found: Tensor = objective.scores(module, inputs.to(device_of(module)))
     return found.cpu()
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparsense.training.engine import device_of
+
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)
 LEAST = 0.01
 """Of a mean, and of what is left to 1: a sigmoid that starts further out hardly passes gradients."""
@@ -58,7 +60,7 @@ def _before_the_sigmoid(module: nn.Module, inputs: Tensor) -> nn.Conv2d | nn.Con
     leaves = [part for part in module.modules() if isinstance(part, (nn.Sigmoid, *LAYERS))]
     hooks = [part.register_forward_hook(watch) for part in leaves]
     try:
-        answer = module.eval()(inputs.to(next(module.parameters()).device))
+        answer = module.eval()(inputs.to(device_of(module)))
     finally:
         for hook in hooks:
             hook.remove()
