@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from sparsense.data import SOURCES, Dataset
 from sparsense.data.arrays import npz_keys
+from sparsense.data.images import resize
 
 SPLITS = ("train", "test")
 IMAGES = {"digits": "digits", "mnist": "mnist", "fashion": "fashion_mnist", "cifar10": "cifar10"}
 LENGTH, STEP = 32, 8  # of windows of series
 WINDOWS, EVERY = 196, 28  # of a clip of sound, and which of them are scored by default: they overlap
+FRAMES = 128  # of a picture of sound: as many as it has mel bands
+PICTURES, LEARNT, SCORED = 73, 12, 24  # of a clip, and which of them are learnt and scored
 BRIGHTNESS = 160  # of a screw's image in the mean: few pixels reach 255
 DEVELOPMENT = ("cardio", "pendigits", "satellite", "thyroid")
 """Tables on which code, beta and steps were chosen by what was found there; measured when they are asked for."""
@@ -112,15 +115,31 @@ def _tables(_size: Size, root: str | None) -> Iterator[Case]:
 
 
 def _defects(size: Size, root: str | None) -> Iterator[Case]:
-    """Images of screws and magnetic tiles, and the sound of toy cars, clip by clip."""
+    """Images of screws, magnetic tiles and the sound of toy cars; and that sound by few frames, clip by clip."""
     for name in ("mvtec_screw", "magnetic_tile"):
         train, test = (SOURCES[name](split, data_root=root, size=size.side) for split in SPLITS)
         if name == "mvtec_screw":
             train, test = evenly_exposed(train), evenly_exposed(test)
         yield Case("industrial", name, train, test)
+    yield _pictures_of_sound(size.side, root)
     train, test = (SOURCES["toycar"](split, data_root=root) for split in ("calibration", "test"))
     kept = np.arange(0, len(test), 1 if size.test is None else EVERY)
     yield Case("sound", "toycar", train, test.subset(kept), kept // WINDOWS)
+
+
+def _pictures_of_sound(side: int, root: str | None) -> Case:
+    """Square spectrograms, from black to white what the training clips hold; a clip is judged by several."""
+    train, test = (SOURCES["toycar"](split, frames=FRAMES, data_root=root) for split in ("calibration", "test"))
+    low, high = train.inputs.min(), train.inputs.max()
+
+    def pictures(rows: Dataset, every: int) -> tuple[Dataset, NDArray[np.int64]]:
+        kept = np.flatnonzero(np.arange(len(rows)) % PICTURES % every == 0)
+        chosen = replace(rows.subset(kept), spans=None)
+        grey = np.rint(255 * np.clip((chosen.inputs - low) / (high - low), 0, 1)).astype(np.uint8)
+        return replace(chosen, inputs=resize(grey.reshape(-1, FRAMES, FRAMES, 1), side, None)), kept // PICTURES
+
+    test, clips = pictures(test, SCORED)
+    return Case("industrial", "toycar_spectrograms", pictures(train, LEARNT)[0], test, clips)
 
 
 def evenly_exposed(images: Dataset) -> Dataset:
