@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from test_train_recipe import recipe
 
 from sparsense.errors import CalibrationError, InputError, RecipeError, TrainingError, UnsupportedLayerError
@@ -14,6 +15,7 @@ CLASSIFIER = {
     "heads": ["energy"],
 }  # fmt: skip
 VARIATIONAL = {"network": {"source": "gradcon_vae", "weights": None}, "prune": {"criterion": "magnitude"}}
+ABSENT = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "accelerator": "mps"}}
 OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objective": "cross_entropy"}}
 
 
@@ -26,6 +28,12 @@ OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objecti
         ({"sensitivity.loss": "cross_entropy"}, InputError, "a loss over classes needs logits"),
         ({"precision": "int8"}, InputError, "precision: int8 is judged by accuracy"),
         (OTHER, TrainingError, "objective 'cross_entropy' is for a classifier network"),
+        pytest.param(
+            ABSENT,
+            TrainingError,
+            "training with accelerator 'mps' and 1 of its devices: .* not available",
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is there"),
+        ),
         (VARIATIONAL, UnsupportedLayerError, "to leave its group alone, ignore 'posterior'"),
         ({**CLASSIFIER, "calibrate.per_class": "strict"}, CalibrationError, "at least 9 samples of each of 10 predict"),
     ],

@@ -19,6 +19,7 @@ from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import CalibrateSection, Recipe
 from sparsense.recipe.training import TrainingSection
 from sparsense.recording.losses import LOSSES
+from sparsense.training.engine import make_engine
 from sparsense.training.suitable import check_suitable
 
 
@@ -32,7 +33,7 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
 
     Raises:
         RecipeError: An option of an objective or a head cannot be.
-        TrainingError: An objective or the labels do not suit the network.
+        TrainingError: An objective or the labels do not suit the network, or there is no such accelerator.
         InputError: A head, the loss of the sensitivities or the precision does not suit the network or the labels.
         CalibrationError: Too few calibration samples for the asked rate.
         UnsupportedLayerError: A layer cannot be cut, and would be after a training.
@@ -42,6 +43,7 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
         raise RecipeError(str(problem), key=key) from problem
     for training in _trainings(recipe):
         check_suitable(network, data.train, training)
+        make_engine(accelerator=training.accelerator)  # is there such a one?
     for section in recipe.heads:
         check_head(HEADS[section.name](**section.options), network.task, data.train)
     LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
