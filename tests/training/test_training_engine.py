@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sparsense.errors import MissingExtraError, TrainingError
-from sparsense.recipe.training import TrainingSection
 from sparsense.training.batches import Batches
 from sparsense.training.engine import Alone, Distributed, make_engine
-from sparsense.training.evaluate import accuracy
 from sparsense.training.loop import Training
-from sparsense.training.objectives import OBJECTIVES, Context
-from sparsense.training.run import make_training
+from sparsense.training.objectives import OBJECTIVES
 from sparsense.training.settings import TrainingSettings
-from tiny_classifier import tiny_data, tiny_network
 
 SCRIPT = """
 import sys
@@ -120,23 +115,6 @@ def test_the_plain_engine_needs_nothing(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-def test_finetuning_goes_where_the_section_says():
-    """`auto` takes what is there, through Fabric; the teacher of the distillation comes along."""
-    pytest.importorskip("lightning_fabric")
-    found = {}
-    for accelerator, kind in (("cpu", Alone), ("auto", Distributed)):
-        network, context = deepcopy(tiny_network()), Context(teacher=deepcopy(tiny_network().module))
-        section = TrainingSection.model_validate(
-            {"epochs": 1, "learning_rate": 0.01, "accelerator": accelerator, "objective": "distillation"}
-        )
-        data = tiny_data("train", 40, seed=0)
-        training = make_training(network, network.module, data, section, seed=0, context=context)
-        assert isinstance(training.engine, kind)
-        found[accelerator] = training.epoch(), accuracy(network, data), network.module.cpu().state_dict()
-    assert found["cpu"][:2] == pytest.approx(found["auto"][:2], rel=1e-3)
-    torch.testing.assert_close(found["cpu"][2], found["auto"][2], rtol=1e-3, atol=1e-4)
-
-
 def test_an_accelerator_that_is_not_there_is_told():
     with pytest.raises(TrainingError, match=r"training with accelerator 'cuda' and 1 of its devices: .* not available"):
         make_engine(accelerator="cuda")
