@@ -37,7 +37,7 @@ from anomaly_rows.tables import by_case, collected, summary
 from sparsense.benchmark.machine import this_machine, versions
 
 Identity = tuple[str, str, int]
-SHOWN = ("epochs", "steps", "latent_steps", "batch_size", "precision", "train", "test", "full")
+SHOWN = ("epochs", "steps", "latent_steps", "batch_size", "precision", "train", "test", "full", "validation")
 KNOWN = ("digits", "mnist", "fashion", "cifar10", "tabular", "industrial", "sound", "series", "ood")
 
 
@@ -70,6 +70,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--latent-steps", type=int, default=500, help="of the latent-norm networks for images")
     parser.add_argument("--precision", default="32", choices=("32", "bf16"), help="of training, not of scores")
     parser.add_argument("--accelerator", default="cpu", choices=("cpu", "cuda", "mps", "auto"), help="of training")
+    parser.add_argument("--validation", type=float, default=0.0,
+                        help="share of GradCon's images that chooses its epoch; 0.1 is published")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train", type=int, default=2000, help="at most so many training samples")
     parser.add_argument("--test", type=int, default=1000, help="at most so many test samples per side")
@@ -146,7 +148,7 @@ def solved(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple
     asked = {name: method for name, method in found.items() if options.methods is None or name in options.methods}
     length = Length(
         options.epochs, options.steps, options.batch_size, options.latent_steps, options.precision, options.full,
-        options.accelerator,
+        options.accelerator, options.validation,
     )  # fmt: skip
     yield from measured(case, asked, length, seed)
     if case.row == "tabular" and options.methods is None:

@@ -26,10 +26,13 @@ from sparsense.training.batches import Batches
 from sparsense.training.engine import Accelerator, Engine, Precision, make_engine
 from sparsense.training.loop import Training, seeded
 from sparsense.training.objectives import Context, make_objective
+from sparsense.training.run import hold_out
+from sparsense.training.selection import HeldOut, Selection
 from sparsense.training.settings import TrainingSettings
 from sparsense.training.start import start_at_mean
 
 Scores = NDArray[Any]
+PUBLISHED_VALIDATION = 0.1
 LOOSE = 1e-3  # of exports: ONNX Runtime's sigmoid is not exact where it is small, and ranks are all that counts here
 FITTED = 1000  # samples that heads are fitted on
 SMALL_WIDTH, SMALL_WIDTHS = 8, (8, 16, 32, 32)  # of networks in runs for a CPU
@@ -48,6 +51,7 @@ class Length:
         precision: In which convolutional networks are trained, `32` or `bf16`; scores are always of float32.
         full: Published networks and lengths.
         accelerator: That networks are trained on; scores are always of the CPU.
+        validation: Share of GradCon's training images that chooses its epoch; 0: the last one.
     """
 
     epochs: int = 20
@@ -57,6 +61,12 @@ class Length:
     precision: Precision = "32"
     full: bool = False
     accelerator: Accelerator = "cpu"
+    validation: float = 0.0
+
+    def held_out(self, how: Trained) -> float:
+        """The share of the training samples that is not trained on; full runs take the published one."""
+        published = how.network == "conv" and how.objective == "gradcon"
+        return (PUBLISHED_VALIDATION if self.full else self.validation) if published else 0.0
 
     def engine(self, *, images: bool = True) -> Engine:
         """Where steps are computed; tables and series always in float32."""
@@ -86,18 +96,27 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
     """A network, trained on the normal samples; one that died on the way is an error, as in `sparsense train`."""
     with seeded(seed):
         network = make_network(case, how.network, full=length.full)
-    data = labelled(resized(case.train, network))
+    data, unseen = hold_out(labelled(resized(case.train, network)), length.held_out(how))
     size = _batch_size(case, how, length)
     batches = Batches.of(data, network.preprocessing, batch_size=size, seed=seed)
     epochs = _epochs(how, length, len(batches))
     settings = TrainingSettings(epochs, how.learning_rate, "adam", "constant", weight_decay=0.0, seed=seed)
     objective = make_objective(how.objective, how.options, Context())
     start_at_mean(network.module, batches.inputs)  # as the library does; of images, where a sigmoid is last
-    run(network.module, objective, batches, settings, length.engine(images=batches.inputs.ndim == 4))
+    engine = length.engine(images=batches.inputs.ndim == 4)
+    run(network.module, objective, batches, settings, engine, selection=selection(unseen, network))
     if how.network == "conv":
         check_alive(network.module, batches.inputs, rate=how.learning_rate)
     network.remembered = dict(objective.remembered()) if hasattr(objective, "remembered") else {}
     return Fitted(network, objective)
+
+
+def selection(unseen: Dataset | None, network: Network) -> Selection | None:
+    """Keeps the epoch of the smallest objective on samples that are not trained on; None: the last."""
+    if unseen is None:
+        return None
+    held = Batches.of(unseen, network.preprocessing, batch_size=1)
+    return Selection("val_loss", HeldOut(held.inputs, held.labels))
 
 
 def run(
@@ -107,13 +126,14 @@ def run(
     settings: TrainingSettings,
     engine: Engine,
     *,
+    selection: Selection | None = None,
     after_step: Callable[[], object] = lambda: None,
 ) -> None:
     """Train, and bring all back to the CPU; images as channels last, which is faster and changes but rounding."""
     images = batches.inputs.ndim == 4
     if images:
         module.to(memory_format=torch.channels_last)
-    training = Training(module, objective, batches, settings, engine=engine)
+    training = Training(module, objective, batches, settings, selection=selection, engine=engine)
     while not training.done:
         training.epoch(after_step=after_step)
     module.to("cpu")
