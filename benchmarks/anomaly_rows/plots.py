@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from anomaly_rows.tables import Values, names
 
-OURS, OTHERS, DOTS = "#1f5fa8", "#9a9a9a", "#7a7a7a"
+OURS, OTHERS, DOTS = "#7fa9d8", "#c0c0c0", "#1a1a1a"
 
 
 def draw(row: str, values: Values, folder: Path, *, suffix: str = "") -> Path:
@@ -23,7 +23,7 @@ def draw(row: str, values: Values, folder: Path, *, suffix: str = "") -> Path:
     for place, name in enumerate(reversed(known)):
         cases = [fmean(entry[name]) for entry in values.values()]
         color = OTHERS if name.startswith("PyOD") else OURS
-        axes.barh(place, fmean(cases), color=color, height=0.6, alpha=0.85)
+        axes.barh(place, fmean(cases), color=color, height=0.6)
         axes.plot(cases, [place] * len(cases), "|", color=DOTS, markersize=6)
     lowest = min(fmean(entry[name]) for entry in values.values() for name in known)
     axes.set_xlim(max(0, lowest - 3), 100.5)
