@@ -32,7 +32,7 @@ from anomaly_rows.cases import DEVELOPMENT, Case, Size, cases
 from anomaly_rows.measure import Length, measured
 from anomaly_rows.methods import PUBLISHED, PUBLISHED_FPR95, methods
 from anomaly_rows.outside import outside
-from anomaly_rows.tables import by_case, collected, summary
+from anomaly_rows.tables import by_case, collected, over_rows, summary
 
 from sparsense.benchmark.machine import this_machine, versions
 
@@ -48,13 +48,19 @@ def main() -> None:
         warnings.filterwarnings("ignore", module="pyod")
         measure(options)
     entries = [entry for path in options.show or [options.out] for entry in read(Path(path))]
-    for row in dict.fromkeys(entry["row"] for entry in entries):
-        own = [entry for entry in entries if entry["row"] == row]
+    rows = {row: [entry for entry in entries if entry["row"] == row] for row in {e["row"]: None for e in entries}}
+    for row, own in rows.items():
         print_row(row, own)
         if options.images is not None:
             from anomaly_rows.plots import draw  # needs matplotlib
 
             draw(row, collected(own), Path(options.images), suffix=options.suffix)
+    if len(rows) > 1:
+        print("\n### several rows\n")
+        print(
+            *over_rows({row: collected(own) for row, own in rows.items()}, {row: against(row) for row in rows}),
+            sep="\n",
+        )
 
 
 def arguments() -> argparse.Namespace:
@@ -191,15 +197,18 @@ def print_row(row: str, entries: list[dict[str, Any]]) -> None:
     first, values = entries[0], collected(entries)
     asked = {key: first["arguments"][key] for key in SHOWN if key in first["arguments"]}
     print(f"\n### {row}: {len(values)} cases, {asked}\n")
-    baselines: dict[str, str | None] = dict(ood.BASELINES)
-    if row != "ood":
-        baselines = {name: method.baseline for name, method in methods(row).items()}
+    baselines = against(row)
     published = {name: value for (known, name), value in PUBLISHED.items() if known == row}
     print(*summary(values, baselines, published), "", *by_case(values), sep="\n")
     if row == "ood":
         print("", *summary(collected(entries, "fpr95"), baselines, PUBLISHED_FPR95, metric="FPR95"), sep="\n")
         print("", *summary(collected(entries, "accuracy"), {}, {}, metric="accuracy"), sep="\n")
     print(f"\n{sum(entry['seconds'] for entry in entries):.0f} s in all; {first['machine']['cpu']}")
+
+
+def against(row: str) -> dict[str, str | None]:
+    """The baseline of every method of a row."""
+    return dict(ood.BASELINES) if row == "ood" else {name: method.baseline for name, method in methods(row).items()}
 
 
 if __name__ == "__main__":

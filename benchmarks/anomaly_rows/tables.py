@@ -108,6 +108,18 @@ def over_seeds(values: Values, name: str) -> tuple[float, float]:
     return fmean(each), stdev(each) if len(each) > 1 else 0.0
 
 
+def over_rows(rows: Mapping[str, Values], baselines: Mapping[str, Mapping[str, str | None]]) -> Iterator[str]:
+    """Methods that several rows of the table have, against their baselines, over all cases of these rows."""
+    yield "| method | against | rows | difference [95 % interval], better in |"
+    yield "|---|---|---|---|"
+    pairs = dict.fromkeys(pair for row in rows for pair in baselines[row].items() if pair[1] is not None)
+    for name, baseline in pairs:
+        having = [row for row in rows if (name, baseline) in baselines[row].items() and name in names(rows[row])]
+        if baseline is not None and len(having) > 1:
+            pooled = {f"{row}/{case}": found for row in having for case, found in rows[row].items()}
+            yield f"| {name} | {baseline} | {', '.join(having)} | {difference(pooled, name, baseline)} |"
+
+
 def by_case(values: Values) -> Iterator[str]:
     """A row per case: mean and standard deviation over seeds of every method."""
     known = names(values)

@@ -94,3 +94,14 @@ def test_methods_may_be_measured_apart_and_keep_the_seeds_that_all_cases_have(ta
     assert "spread (seeds)" in header
     assert x.startswith("| x | 2.50 | 0.71 (2) |")
     assert y.startswith("| y | 5.50 | (1) |")
+
+
+def test_methods_of_several_rows_are_compared_over_all_their_cases(tables):
+    one, two, three = drawn(6), drawn(9, gain=-1.0), {"a": {"other": [1.0]}}
+    against = {"more": "plain", "plain": None}
+    lines = list(
+        tables.over_rows({"one": one, "two": two, "three": three}, {"one": against, "two": against, "three": {}})
+    )
+    pooled = {f"{row}/{case}": found for row, cases in (("one", one), ("two", two)) for case, found in cases.items()}
+    assert lines[2:] == [f"| more | plain | one, two | {tables.difference(pooled, 'more', 'plain')} |"]
+    assert list(tables.over_rows({"one": one}, {"one": against}))[2:] == []

@@ -137,5 +137,5 @@ def _one_of(known: Sequence[str], present: Sequence[str], file: Path, option: st
     problem = f"both {' and '.join(found)}" if found else f"none of {', '.join(known)}"
     raise InputError(
         f"{file}: expected one array of {option}, found {problem} among {', '.join(present) or 'no arrays'}; "
-        f"rename it, or name it with the option {option}"
+        f"rename it, or name it in a recipe: options: {{{option}: NAME}}"
     )
