@@ -53,7 +53,10 @@ def test_channels_first(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pixels": IMAGES}, "none of images, inputs, X among pixels; rename it, .*: options: {inputs: NAME}"),
+        (
+            {"pixels": IMAGES},
+            "none of images, inputs, X among pixels; rename it, or name it in a recipe: options: {inputs: NAME}",
+        ),
         ({"images": IMAGES, "X": IMAGES}, "both images and X"),
         ({"images": IMAGES, "labels": LABELS, "y": LABELS}, "both labels and y"),
         ({"images": IMAGES / 255}, r"found float64 \[10, 4, 5, 3\]. Images of floats in \[0, 1\]: multiply by 255"),
