@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,10 +96,12 @@ def joined(name: str, normal: Dataset, anomalous: Dataset) -> Dataset:
 
 def _images(row: str, size: Size, root: str | None) -> Iterator[Case]:
     """One class against the others."""
-    options = {} if row == "digits" else {"data_root": root}
-    whole = {"train": SOURCES[IMAGES[row]]("train", size=28, **options)}
+    options: dict[str, Any] = {} if row == "digits" else {"data_root": root}
+    if row != "cifar10":  # whose images are shrunk for the networks that take smaller ones
+        options["size"] = 28
+    whole = {"train": SOURCES[IMAGES[row]]("train", **options)}
     tests = "test" if row == "digits" else "test_all"
-    whole["test"] = SOURCES[IMAGES[row]](tests, size=28, **options)
+    whole["test"] = SOURCES[IMAGES[row]](tests, **options)
     for label in size.classes:
         test = whole["test"]
         assert test.labels is not None

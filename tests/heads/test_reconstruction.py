@@ -115,6 +115,18 @@ def test_latent_norm_weighs_the_code() -> None:
         np.testing.assert_allclose(found, (error + beta * code).numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("error", ["l1", "l2", "ssim", "ms_gms"])
+def test_latent_norm_takes_the_error_of_its_training(error: str) -> None:
+    network = tiny_autoencoder()
+    objective = LatentNorm(beta=0.1, latent="encode2", error=error, amplify="element", window=5)
+    x = torch.from_numpy(network.preprocessing.apply(IMAGES.inputs))
+    with torch.no_grad():
+        expected = objective.scores(network.module, x).numpy()
+    found = scored("latent_norm", beta=0.1, error=error, window=5)
+    np.testing.assert_allclose(found.scores(IMAGES.inputs), expected, rtol=2e-5)
+    np.testing.assert_allclose(found.scores(IMAGES.inputs), oracle_scores(found, network, IMAGES.inputs), rtol=1e-5)
+
+
 def test_gradcon_without_alignment_is_the_error() -> None:
     found = scored("gradcon", beta=0).scores(IMAGES.inputs)
     np.testing.assert_allclose(found, scored("reconstruction_error").scores(IMAGES.inputs), rtol=1e-5)

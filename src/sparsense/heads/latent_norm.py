@@ -9,9 +9,10 @@ from sparsense.autodiff.shapes import rank
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.heads.bottleneck import find_code
-from sparsense.heads.checks import within
+from sparsense.heads.checks import at_least, one_of, within
 from sparsense.heads.contributions import Contributions
 from sparsense.heads.head import Head, register
+from sparsense.heads.reconstruction_error import METRICS, ReconstructionError
 
 
 @register
@@ -23,6 +24,9 @@ class LatentNorm(Head):
     Args:
         beta: Weight of the code, in [0, 1e6]; the one of the training. It scales with the size of the input.
         latent: Name of the code's value in the graph; default: the narrowest value.
+        error: What stands in the place of the first norm, that of the training: `norm`, or a `metric` of the head
+            `reconstruction_error` (`l1`, `l2`, `ssim`, `ms_gms`).
+        window: Side of the windows of `ssim`, in pixels.
 
     Reference:
         Ghafourian et al., "Targeted collapse regularized autoencoder for anomaly detection: black hole at the center",
@@ -33,16 +37,25 @@ class LatentNorm(Head):
     task = "reconstruction"
     learns = False
 
-    def __init__(self, *, beta: float = 1.0, latent: str | None = None) -> None:
+    def __init__(
+        self, *, beta: float = 10.0, latent: str | None = None, error: str = "norm", window: int = 11
+    ) -> None:
         if latent is not None and not isinstance(latent, str):
             raise ValueError(f"latent must be the name of a value; got {latent!r}")
         self.beta, self.latent = within("beta", beta, 0, 1e6), latent
+        self.error = one_of("error", error, ("norm", *METRICS))
+        self.window = at_least("window", window, 2)
 
     def observe(self, network: ForwardGraph) -> ir.Value:
-        """Both norms, [N, 2]."""
+        """Error, and norm of the code: [N, 2]."""
         op, code = network.op, find_code(network, self.latent)
         self._code = code.name
-        return op.Concat(length(op, op.Sub(network.target, network.output)), length(op, code), axis=1)
+        return op.Concat(self._error(network), length(op, code), axis=1)
+
+    def _error(self, network: ForwardGraph) -> ir.Value:
+        if self.error == "norm":
+            return length(network.op, network.op.Sub(network.target, network.output))
+        return ReconstructionError(metric=self.error, window=self.window).observe(network)
 
     def score(self, op: Builder, observed: ir.Value) -> ir.Value:
         """Their weighted sum."""

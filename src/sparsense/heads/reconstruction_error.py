@@ -11,6 +11,7 @@ from sparsense.heads.checks import at_least, one_of, positive
 from sparsense.heads.head import Head, register
 from sparsense.heads.similarity import check_size, gradient_maps, mean_of_maps, structural_map
 
+METRICS = ("l1", "l2", "ssim", "ms_gms")
 NO_ERROR = 1e-30  # a sum of squares below it counts as none
 
 
@@ -38,7 +39,7 @@ class ReconstructionError(Head):
     learns = False
 
     def __init__(self, *, metric: str = "l2", window: int = 11, value_range: float = 1.0) -> None:
-        self.metric = one_of("metric", metric, ("l1", "l2", "ssim", "ms_gms"))
+        self.metric = one_of("metric", metric, METRICS)
         self.window, self.value_range = at_least("window", window, 2), positive("value_range", value_range)
 
     def observe(self, network: ForwardGraph) -> ir.Value:

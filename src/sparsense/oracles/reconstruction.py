@@ -20,13 +20,18 @@ from sparsense.oracles.sensitivity import arrange, arrangements, gaussian, match
 def reconstruction_error(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
     """The four metrics, in torch."""
     head: Any = scored.head
-    output = module(inputs)
-    if head.metric == "ssim":
-        return _ssim_error(inputs, output, head.window, head.value_range).numpy()
-    if head.metric == "ms_gms":
-        return _ms_gms_error(inputs, output).numpy()
-    each = (inputs - output).abs() if head.metric == "l1" else (inputs - output) ** 2
-    return each.flatten(1).mean(1).numpy()
+    return _error(head.metric, inputs, module(inputs), head.window, head.value_range).numpy()
+
+
+def _error(metric: str, x: Tensor, y: Tensor, window: int, value_range: float = 1.0) -> Tensor:
+    if metric == "ssim":
+        return _ssim_error(x, y, window, value_range)
+    if metric == "ms_gms":
+        return _ms_gms_error(x, y)
+    if metric == "norm":
+        return (x - y).flatten(1).norm(dim=1)
+    each = (x - y).abs() if metric == "l1" else (x - y) ** 2
+    return each.flatten(1).mean(1)
 
 
 def _ssim_error(x: Tensor, y: Tensor, window: int, value_range: float) -> Tensor:
@@ -62,10 +67,10 @@ def _magnitude(image: Tensor) -> Tensor:
 @ORACLES.register("latent_norm")
 @torch.no_grad()
 def latent_norm(scored: Scored, module: nn.Module, inputs: Tensor) -> Any:
-    """Both norms; the code has no name in torch, so it is computed in float64 from the graph."""
+    """Error and norm; the code has no name in torch, so it is computed in float64 from the graph."""
     head: Any = scored.head
     (latent,) = behind_preprocessing(scored.network, [head._code])(inputs.numpy())
-    error = (inputs - module(inputs)).flatten(1).norm(dim=1).numpy()
+    error = _error(head.error, inputs, module(inputs), head.window).numpy()
     return error + head.beta * np.linalg.norm(latent.reshape(len(latent), -1), axis=1)
 
 

@@ -16,13 +16,13 @@ from sparsense.training.objectives.parts import with_value
 class LatentNorm:
     """Mean over samples of || x - x' ||_2 + beta || z ||_2, plain norms (not squared) over all elements, z the code.
 
-    With beta 0 it is a plain autoencoder. The head `latent_norm` scores with the same formula: give it the same beta,
-    which scales with the size of the input.
+    With beta 0 it is a plain autoencoder. The head `latent_norm` scores with the same formula, never amplified: give it
+    the same beta, which scales with the size of the input, and the same error.
 
     Args:
         beta: Weight of the code, >= 0; published are 1000 (MNIST), 100 (Fashion-MNIST), 10 (CIFAR-10, tables).
         latent: The part of the network whose output is the code.
-        error: `norm`, or another base error (`l2`, `l1`, `ssim`, `ms_gms`), which then is not in the head's unit.
+        error: `norm`, or another base error (`l2`, `l1`, `ssim`, `ms_gms`), of another size, for which beta is.
         amplify: `element` or `mean` amplifies that error, see `loss_amplification`.
         window: Side of the windows of `ssim`, in pixels.
 
@@ -45,7 +45,7 @@ class LatentNorm:
         if not 0 <= beta < float("inf"):
             raise ValueError(f"latent_norm needs beta >= 0; got {beta}")
         self.beta, self.latent = beta, latent
-        self.error, self.base = BaseError(error, amplify, window), BaseError("norm")
+        self.error, self.base = BaseError(error, amplify, window), BaseError(error, window=window)
 
     def __call__(self, module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The loss of one batch; labels are not looked at."""
