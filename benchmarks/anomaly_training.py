@@ -37,7 +37,7 @@ from anomaly_rows.tables import by_case, collected, over_rows, summary
 from sparsense.benchmark.machine import this_machine, versions
 
 Identity = tuple[str, str, int]
-SHOWN = ("epochs", "steps", "latent_steps", "batch_size", "precision", "train", "test", "full", "validation")
+SHOWN = ("epochs", "steps", "latent_steps", "batch_size", "precision", "train", "test", "side", "full", "validation")
 KNOWN = ("digits", "mnist", "fashion", "cifar10", "tabular", "industrial", "sound", "series", "ood")
 
 
@@ -199,9 +199,11 @@ def print_row(row: str, entries: list[dict[str, Any]]) -> None:
     print(f"\n### {row}: {len(values)} cases, {asked}\n")
     baselines = against(row)
     published = {name: value for (known, name), value in PUBLISHED.items() if known == row}
-    print(*summary(values, baselines, published), "", *by_case(values), sep="\n")
+    crossed = row == "ood"  # every network with every set of anomalies
+    print(*summary(values, baselines, published, crossed=crossed), "", *by_case(values), sep="\n")
     if row == "ood":
-        print("", *summary(collected(entries, "fpr95"), baselines, PUBLISHED_FPR95, metric="FPR95"), sep="\n")
+        rates = summary(collected(entries, "fpr95"), baselines, PUBLISHED_FPR95, metric="FPR95", crossed=crossed)
+        print("", *rates, sep="\n")
         print("", *summary(collected(entries, "accuracy"), {}, {}, metric="accuracy"), sep="\n")
     print(f"\n{sum(entry['seconds'] for entry in entries):.0f} s in all; {first['machine']['cpu']}")
 

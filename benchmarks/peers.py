@@ -89,7 +89,7 @@ def heads(
     graph = forward(network)
     fitting = train.subset(options.fit, seed=0)
     labels = torch.from_numpy(fitting.labels)
-    seen = Known(library, linear(network.module), features_of(network, tensor(network, fitting)), labels)
+    seen = Known(library, linear(network.module), features_of(network, network.seen(fitting.inputs)), labels)
     print(f"{options.network}: AUROC over {len(test)} test images and {options.samples} of each set; time of one call "
           "over the plain ONNX forward pass\n")  # fmt: skip
     print("| head | library | " + " | ".join(sets) + " | " + " | ".join(f"batch {n}" for n in options.batch) + " |")
@@ -155,13 +155,9 @@ def ours(name: str, graph: ForwardGraph, network: Network, fitting: Dataset) -> 
 def theirs(network: Network, score: Score) -> Any:
     def scores(data: Dataset) -> Array:
         with torch.no_grad():
-            return np.asarray(torch.as_tensor(score(features_of(network, tensor(network, data)))), np.float64)
+            return np.asarray(torch.as_tensor(score(features_of(network, network.seen(data.inputs)))), np.float64)
 
     return scores
-
-
-def tensor(network: Network, data: Dataset) -> Tensor:
-    return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(data.inputs)))
 
 
 def features_of(network: Network, inputs: Tensor) -> Tensor:
@@ -201,7 +197,7 @@ def head_times(
 def pruners(network: Network, train: Dataset, test: Dataset, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     example = example_input(network.input_shape)
     dense = measure_cost(network.module, example).multiply_adds
-    images = tensor(network, train.subset(1000, seed=0)).split(100)
+    images = network.seen(train.subset(1000, seed=0).inputs).split(100)
     print(f"\n{options.network}: accuracy on {len(test)} test images right after pruning, without training\n")
     print(
         "| channels removed | by | multiply-adds | accuracy | " + " | ".join(f"batch {n}" for n in options.batch) + " |"

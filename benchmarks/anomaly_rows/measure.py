@@ -26,8 +26,8 @@ from sparsense.training.batches import Batches
 from sparsense.training.engine import Accelerator, Engine, Precision, make_engine
 from sparsense.training.loop import Training, seeded
 from sparsense.training.objectives import Context, make_objective
-from sparsense.training.run import hold_out
-from sparsense.training.selection import HeldOut, Selection
+from sparsense.training.run import held_out, hold_out, labelled
+from sparsense.training.selection import Selection
 from sparsense.training.settings import TrainingSettings
 from sparsense.training.start import start_at_mean
 
@@ -93,10 +93,10 @@ def measured(case: Case, named: Mapping[str, Method], length: Length, seed: int)
 
 
 def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
-    """A network, trained on the normal samples; one that died on the way is an error, as in `sparsense train`."""
+    """A network, trained on the normal samples; one without batch norms may die on the way, which is an error."""
     with seeded(seed):
         network = make_network(case, how.network, full=length.full)
-    data, unseen = hold_out(labelled(resized(case.train, network)), length.held_out(how))
+    data, unseen = hold_out(labelled(resized(case.train, network), network), length.held_out(how))
     size = _batch_size(case, how, length)
     batches = Batches.of(data, network.preprocessing, batch_size=size, seed=seed)
     epochs = _epochs(how, length, len(batches))
@@ -113,10 +113,7 @@ def trained(case: Case, how: Trained, length: Length, seed: int) -> Fitted:
 
 def selection(unseen: Dataset | None, network: Network) -> Selection | None:
     """Keeps the epoch of the smallest objective on samples that are not trained on; None: the last."""
-    if unseen is None:
-        return None
-    held = Batches.of(unseen, network.preprocessing, batch_size=1)
-    return Selection("val_loss", HeldOut(held.inputs, held.labels))
+    return None if unseen is None else Selection("val_loss", held_out(unseen, network))
 
 
 def run(
@@ -202,18 +199,13 @@ def resized(data: Dataset, network: Network) -> Dataset:
     return replace(data, inputs=resize(data.inputs, side, None))
 
 
-def labelled(data: Dataset) -> Dataset:
-    """The same with a label that nobody looks at."""
-    return replace(data, labels=np.zeros(len(data), np.int64))
-
-
 def scores(case: Case, fitted: Fitted, method: Method) -> Scores:
     """Of the test samples."""
     network = fitted.network
-    test = network.preprocessing.arrange(resized(case.test, network).inputs)
+    test = resized(case.test, network).inputs
     if method.head is not None:
-        return deployed(case, fitted, method, test)
-    inputs = torch.from_numpy(network.preprocessing.apply(test))
+        return deployed(case, fitted, method, network.preprocessing.arrange(test))
+    inputs = network.seen(test)
     with torch.no_grad():
         return torch.cat([fitted.objective.scores(network.module, part) for part in torch.split(inputs, 256)]).numpy()
 

@@ -36,7 +36,7 @@ class Trained:
     @property
     def key(self) -> str:
         """Names it."""
-        return f"{self.network} {self.objective} {sorted(self.options.items())}"
+        return f"{self.network} {self.objective} {sorted(self.options.items())} {self.learning_rate:g}"
 
 
 @dataclass(frozen=True)

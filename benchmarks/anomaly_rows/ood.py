@@ -32,6 +32,7 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 NETWORKS = {"resnet20": ("cifar_resnet20", "resnet20_cifar10", IMAGENET),
             "wrn16_2": ("wide_resnet16_2", "wrn16_2_cifar10", CIFAR)}  # fmt: skip
+FULL_EPOCHS, FULL_BATCH = 20, 64  # published for GReg, of all training images
 RATE = 1e-3  # of those that were tried on ResNet-8 (1e-3, 5e-3, 2e-2) the one that keeps accuracy best
 WEIGHT = 0.1  # of slopes; tried on ResNet-8: 1, 0.3, 0.1, 0.01
 SETS = {"svhn": ("svhn", "test"), "textures": ("textures", "test"), "tiny_imagenet": ("tiny_imagenet", "test")}
@@ -64,7 +65,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, Network]]:
         weights = Path(options.data_root, "nets", f"{file}.safetensors")
         network = load_network(source, weights=weights, preprocessing=preprocessing)
         yield f"{name} dense", network
-        yield f"{name} pruned", pruned(network, tensor(network, train_set.subset(1000)))
+        yield f"{name} pruned", pruned(network, network.seen(train_set.subset(1000).inputs))
 
 
 def pruned(network: Network, inputs: Tensor) -> Network:
@@ -88,24 +89,32 @@ def zeros_kept(module: nn.Module) -> Callable[[], None]:
 
 
 def training_images(options: argparse.Namespace) -> Dataset:
-    return SOURCES["cifar10"]("train", limit=options.train, seed=0, data_root=options.data_root)
+    return SOURCES["cifar10"]("train", limit=at_most(options.train, options), seed=0, data_root=options.data_root)
+
+
+def at_most(count: int, options: argparse.Namespace) -> int | None:
+    """So many images; None: all, in full runs."""
+    return None if options.full else count
 
 
 def solved(network: Network, seed: int, options: argparse.Namespace) -> Iterator[tuple[str, Judged]]:
-    """Every objective, from the same weights."""
-    yield "not fine-tuned", judged(network, options)
+    """Every objective that is asked for, from the same weights."""
+    asked_for = ["not fine-tuned", *OBJECTIVES] if options.methods is None else options.methods
+    if "not fine-tuned" in asked_for:
+        yield "not fine-tuned", judged(network, options)
+    epochs, size = (FULL_EPOCHS, FULL_BATCH) if options.full else (options.epochs, options.batch_size)
     known = training_images(options)
     outliers = SOURCES["tiny_imagenet"]("auxiliary", data_root=options.data_root)
     for name, (objective, asked) in OBJECTIVES.items():
+        if name not in asked_for:
+            continue
         tuned = replace(network, module=deepcopy(network.module))
-        given = tensor(network, outliers)
+        given = network.seen(outliers.inputs)
         margins = margins_of(network, known, given) if objective in ("energy_fine_tuning", GREG) else {}
         context = Context(outliers=Augmented(given, ["shift", "flip"]))
-        batches = Batches.of(
-            known, network.preprocessing, batch_size=options.batch_size, augment=["shift", "flip"], seed=seed
-        )
+        batches = Batches.of(known, network.preprocessing, batch_size=size, augment=["shift", "flip"], seed=seed)
         made, zeros = make_objective(objective, {**asked, **margins}, context), zeros_kept(tuned.module)
-        settings = TrainingSettings(options.epochs, RATE, "sgd", "cosine", seed=seed)
+        settings = TrainingSettings(epochs, RATE, "sgd", "cosine", seed=seed)
         engine = make_engine(accelerator=options.accelerator, precision=options.precision)
         run(tuned.module, made, batches, settings, engine, after_step=zeros)
         yield name, judged(tuned, options)
@@ -124,22 +133,19 @@ def margins_of(network: Network, known: Dataset, outliers: Tensor) -> dict[str, 
 
 
 def energies(network: Network, images: Any) -> Any:
+    """Of every image."""
     return energy(torch.from_numpy(predict(network, network.preprocessing.arrange(images)))).numpy()
-
-
-def tensor(network: Network, data: Dataset) -> Tensor:
-    return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(data.inputs)))
 
 
 def judged(network: Network, options: argparse.Namespace) -> Judged:
     """On images that nothing was trained on."""
-    test = SOURCES["cifar10"]("test_all", limit=2 * options.test, seed=0, data_root=options.data_root)
+    test = SOURCES["cifar10"]("test_all", limit=at_most(2 * options.test, options), seed=0, data_root=options.data_root)
     logits = predict(network, network.preprocessing.arrange(test.inputs))
     usual = energy(torch.from_numpy(logits)).numpy()
-    found = {
-        name: energies(network, SOURCES[source](split, limit=options.test, seed=0, data_root=options.data_root).inputs)
-        for name, (source, split) in SETS.items()
-    }
+    limit, found = at_most(options.test, options), {}
+    for name, (source, split) in SETS.items():
+        images = SOURCES[source](split, limit=limit, seed=0, data_root=options.data_root).inputs
+        found[name] = energies(network, images)
     return Judged(
         {name: 100 * auroc(usual, values) for name, values in found.items()},
         {name: 100 * fpr95(usual, values) for name, values in found.items()},

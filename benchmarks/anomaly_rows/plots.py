@@ -21,11 +21,11 @@ def draw(row: str, values: Values, folder: Path, *, suffix: str = "") -> Path:
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": row}
     figure, axes = plt.subplots(figsize=(6, 0.3 * len(known) + 0.9))
     for place, name in enumerate(reversed(known)):
-        cases = [fmean(entry[name]) for entry in values.values()]
+        cases = [fmean(entry[name].values()) for entry in values.values()]
         color = OTHERS if name.startswith("PyOD") else OURS
         axes.barh(place, fmean(cases), color=color, height=0.6)
         axes.plot(cases, [place] * len(cases), "|", color=DOTS, markersize=6)
-    lowest = min(fmean(entry[name]) for entry in values.values() for name in known)
+    lowest = min(fmean(entry[name].values()) for entry in values.values() for name in known)
     axes.set_xlim(max(0, lowest - 3), 100.5)
     axes.set_yticks(range(len(known)), list(reversed(known)), fontsize=8)
     axes.tick_params(axis="x", labelsize=8)

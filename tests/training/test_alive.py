@@ -11,7 +11,7 @@ from torch import nn
 from sparsense.errors import TrainingError
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.load import read_recipe
-from sparsense.training.alive import check_alive
+from sparsense.training.alive import SAME, SHUT, check_alive
 
 RECIPE = """
 name: dead
@@ -59,6 +59,25 @@ def test_a_classifier_with_equal_logits_is_told_and_small_ones_are_not() -> None
         small.weight.mul_(1e-6)
         small.bias.zero_()
     check_alive(small, inputs, rate=0.1)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 30])
+def test_answers_that_are_equal_are_told_whatever_their_size(columns: int) -> None:
+    """The standard deviation of equal float32 is not always 0."""
+    for seed in range(50):
+        torch.manual_seed(seed)
+        dead = nn.Sequential(nn.Linear(columns, 4), nn.ReLU(), nn.Linear(4, columns), nn.Sigmoid())
+        nn.init.constant_(dead[0].bias, -1e3)
+        for same in (SAME, SHUT):
+            with pytest.raises(TrainingError, match="answers the same"):
+                check_alive(dead, torch.rand(300, columns), rate=1e-3, same=same)
+
+
+def test_a_classifier_that_answers_nothing_but_zero_is_told() -> None:
+    dead = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3, bias=False))
+    nn.init.constant_(dead[0].bias, -40.0)
+    with pytest.raises(TrainingError, match="answers the same"):
+        check_alive(dead, torch.rand(300, 6), rate=0.1)
 
 
 def test_one_sample_or_equal_samples_say_nothing() -> None:

@@ -37,9 +37,7 @@ class LatentNorm(Head):
     task = "reconstruction"
     learns = False
 
-    def __init__(
-        self, *, beta: float = 10.0, latent: str | None = None, error: str = "norm", window: int = 11
-    ) -> None:
+    def __init__(self, *, beta: float = 10.0, latent: str | None = None, error: str = "norm", window: int = 11) -> None:
         if latent is not None and not isinstance(latent, str):
             raise ValueError(f"latent must be the name of a value; got {latent!r}")
         self.beta, self.latent = within("beta", beta, 0, 1e6), latent

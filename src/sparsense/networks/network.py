@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparsense.data.columns import Column, Encoding
@@ -51,6 +52,10 @@ class Network:
     def parameters(self) -> int:
         """How many numbers the network learnt."""
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def seen(self, inputs: NDArray[Any]) -> Tensor:
+        """A user's inputs as the module takes them."""
+        return torch.from_numpy(self.preprocessing.apply(self.preprocessing.arrange(inputs)))
 
     def in_layout(self, layout: str) -> Network:
         """The same network for inputs in another order of the axes; rows of numbers have only one."""

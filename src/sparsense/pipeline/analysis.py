@@ -16,7 +16,7 @@ from sparsense.files import atomic_write
 from sparsense.networks.network import Network, example_input
 from sparsense.pipeline.cuts import channel_options
 from sparsense.pipeline.job import Job
-from sparsense.pipeline.records import held_out_samples, network_inputs
+from sparsense.pipeline.records import held_out_samples
 from sparsense.pruning.analysis import Curve, Evaluate, channel_curves, weight_curves
 from sparsense.pruning.weights import unprotected
 from sparsense.recording.batches import Samples
@@ -132,7 +132,7 @@ def _curves(job: Job, judge: Evaluate, known: dict[str, Curve]) -> Iterator[Curv
 
 def _judge(network: Network, data: Dataset) -> Evaluate:
     """Mean loss and accuracy on the held-out samples."""
-    inputs = network_inputs(network, data)
+    inputs = network.seen(data.inputs)
     labels = None if data.labels is None else torch.from_numpy(data.labels)
     loss = per_sample_loss("reconstruction" if network.task == "reconstruction" else "cross_entropy")
 
@@ -159,7 +159,7 @@ def _beginning(job: Job, held_out: Dataset) -> Analysis:
         structure="weight" if job.section.structure == "weight" else "channel",
         criterion=job.section.criterion,
         network_sha256=network_sha256(job.dense.module),
-        data_sha256=Samples(network_inputs(job.dense, held_out), labels).sha256(),
+        data_sha256=Samples(job.dense.seen(held_out.inputs), labels).sha256(),
         samples=len(held_out),
         loss=loss,
         accuracy=accuracy,

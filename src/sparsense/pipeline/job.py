@@ -14,7 +14,7 @@ from sparsense.errors import InputError, TrainingError
 from sparsense.networks import save_network
 from sparsense.networks.network import Network
 from sparsense.pipeline.kept_cuts import load_journey
-from sparsense.pipeline.records import Scorer, network_inputs
+from sparsense.pipeline.records import Scorer
 from sparsense.pipeline.state import State, Watch
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import Recipe
@@ -64,7 +64,7 @@ class Job:
     def training(self, network: Network, section: TrainingSection, *, seed: int) -> Training[object]:
         """A training run of a network, not begun yet."""
         found = self.samples.outliers
-        outliers = None if found is None else network_inputs(network, found)
+        outliers = None if found is None else network.seen(found.inputs)
         context = Context(self.teacher(), network.preprocessing, outliers)
         return make_training(network, network.module, self.data, section, seed=seed, context=context)
 

@@ -24,7 +24,6 @@ from sparsense.pipeline.orders import told_order
 from sparsense.pipeline.outcome import pruning_row
 from sparsense.pipeline.padding import padded_for_export
 from sparsense.pipeline.pulse import pulse
-from sparsense.pipeline.records import network_inputs
 from sparsense.pipeline.steps import journey
 from sparsense.pipeline.timing import Stopwatch
 from sparsense.pruning.align import align_each_group, align_widths
@@ -69,7 +68,7 @@ def make_smaller(job: Job, *, stage: Stage) -> Pruned:
     stage("pruned", network)
     if job.recipe.batch_norm is not None and _has_batch_norm(network):
         sample = job.data.subset(job.recipe.batch_norm.samples, seed=job.recipe.seed)
-        reestimate_batch_norm(network.module, torch.split(network_inputs(network, sample), 128))
+        reestimate_batch_norm(network.module, torch.split(network.seen(sample.inputs), 128))
         stage("batch norm re-estimated", network)
     if job.recipe.finetune is not None:
         training = job.training(network, job.recipe.finetune, seed=job.recipe.seed)

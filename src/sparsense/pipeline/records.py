@@ -29,11 +29,6 @@ PARTS = 10
 """A pass over samples is kept after each of so many parts."""
 
 
-def network_inputs(network: Network, data: Dataset) -> torch.Tensor:
-    """The samples of a data set as the network sees them."""
-    return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(data.inputs)))
-
-
 def recorded_samples(recipe: Recipe, data: Dataset) -> Dataset:
     """The training samples that sensitivities are recorded on."""
     return data.subset(recipe.sensitivity.samples, seed=recipe.seed)
@@ -61,7 +56,7 @@ def record_of(
 ) -> SensitivityRecord:
     """One pass over the recorded samples, in parts; with a state, parts that are finished are not repeated."""
     sample, section = recorded_samples(recipe, data), recipe.sensitivity
-    inputs, batch = network_inputs(network, sample), section.batch_size
+    inputs, batch = network.seen(sample.inputs), section.batch_size
     part = batch * math.ceil(len(inputs) / batch / PARTS)
     file = None if state is None else state.begin() / f"{what}.safetensors"
     record = SensitivityRecord.load(file) if file is not None and file.is_file() else None
@@ -116,7 +111,7 @@ def check_record(record: SensitivityRecord, network: Network, recipe: Recipe, da
     labels = None if sample.labels is None else torch.from_numpy(sample.labels)
     facts = {
         "network": (record.info.network_sha256, network_sha256(network.module)),
-        "samples": (record.info.data_sha256, Samples(network_inputs(network, sample), labels).sha256()),
+        "samples": (record.info.data_sha256, Samples(network.seen(sample.inputs), labels).sha256()),
         "loss": (record.info.loss, recipe.sensitivity.loss),
     }
     for what, (found, expected) in facts.items():
@@ -155,9 +150,7 @@ class Scorer:
         if dense and holds(self.record, criterion):
             return self.record
         sample, section = recorded_samples(self.recipe, self.data), self.recipe.sensitivity
-        source = Source(
-            network_inputs(network, sample), sample.labels, loss=section.loss, batch_size=section.batch_size
-        )
+        source = Source(network.seen(sample.inputs), sample.labels, loss=section.loss, batch_size=section.batch_size)
         found = record_for(network.module, criterion, source) or self.record
         if dense:
             self.record = self.record | found

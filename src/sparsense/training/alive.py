@@ -10,8 +10,12 @@ from sparsense.training.engine import device_of
 
 SEEN = 256
 """Samples that are looked at."""
-SAME, SHUT = 1e-7, 1e-10
-"""The spread of answers, relative to what it could be, that is none at the end, and from which no training returns."""
+ROUNDING = 2 * torch.finfo(torch.float32).eps
+"""Answers that differ by no more than this part of their size are equal: kernels may round their ends otherwise."""
+SAME = torch.finfo(torch.float32).eps
+"""Reconstructions that differ by less than this part of what the samples do are one picture, and not worth shipping."""
+SHUT = 1e-10
+"""While training goes on: a sigmoid's slope is as small as its answer, and Adam makes no steps of such gradients."""
 
 
 @torch.no_grad()
@@ -25,18 +29,18 @@ def check_alive(module: nn.Module, inputs: Tensor, *, rate: float, same: float =
         module: Trained.
         inputs: Training samples as the network sees them, `[N, ...]`.
         rate: The learning rate, for the message.
-        same: `SHUT` for a training that still goes on.
+        same: For a training that still goes on it is `SHUT`.
 
     Raises:
-        TrainingError: The answers differ by less than `same` of what the samples do (where they are shaped alike), or
-            of their own size.
+        TrainingError: The answers differ by no more than `ROUNDING` of their own size or, where they are shaped like
+            the samples, by less than `same` of what these do.
     """
     seen = inputs[torch.linspace(0, len(inputs) - 1, min(SEEN, len(inputs))).long()]
-    if len(seen) < 2 or _spread(seen) == 0:
+    if len(seen) < 2 or _reach(seen) == 0:
         return
     answers = module.eval()(seen.to(device_of(module))).float().cpu()
-    possible = _spread(seen) if answers.shape == seen.shape else float(answers.abs().max())
-    if possible > 0 and _spread(answers) < same * possible:
+    possible = _reach(seen) if answers.shape == seen.shape else 0.0
+    if _reach(answers) <= max(ROUNDING * float(answers.abs().max()), same * possible):
         raise TrainingError(
             "training led to a network that answers the same to every training sample: its units are shut, and "
             f"pass no gradient. Try another seed, or a tenth of the learning rate {rate:.3g}, or schedule one_cycle, "
@@ -45,6 +49,6 @@ def check_alive(module: nn.Module, inputs: Tensor, *, rate: float, same: float =
         )
 
 
-def _spread(values: Tensor) -> float:
-    """The largest standard deviation over samples."""
-    return float(values.std(0).max())
+def _reach(values: Tensor) -> float:
+    """The largest difference between two samples; of equal ones exactly 0, which a standard deviation is not."""
+    return float((values.amax(0) - values.amin(0)).max())

@@ -131,7 +131,7 @@ def make_train_run(network: Network, recipe: Recipe, samples: Samples) -> Traini
     assert section is not None
     seen, selection = _choice(network, samples, section)
     if network.task == "reconstruction" and recipe.network.weights is None:
-        start_at_mean(network.module, _inputs(network, seen))
+        start_at_mean(network.module, network.seen(seen.inputs))
     context = Context(preprocessing=network.preprocessing, outliers=_tensor(network, samples.outliers))
     engine = make_engine(accelerator=section.accelerator, devices=section.devices, precision=section.precision)
     parts = training_parts(network, seen, section, seed=recipe.seed, context=context)
@@ -177,9 +177,14 @@ def _choice(network: Network, samples: Samples, section: ChosenTrainingSection) 
     seen, unseen = hold_out(samples.train, section.validation)
     if unseen is None:
         return seen, None
-    batch = Batches.of(_labelled(unseen, network), network.preprocessing, batch_size=1)
-    held = HeldOut(batch.inputs, batch.labels, _tensor(network, samples.validation_anomalies))
+    held = held_out(unseen, network, anomalies=_tensor(network, samples.validation_anomalies))
     return seen, Selection(section.select, held, patience=section.patience)
+
+
+def held_out(unseen: Dataset, network: Network, *, anomalies: Tensor | None = None) -> HeldOut:
+    """What chooses an epoch, of samples that are not trained on."""
+    batch = Batches.of(labelled(unseen, network), network.preprocessing, batch_size=1)
+    return HeldOut(batch.inputs, batch.labels, anomalies)
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
@@ -246,7 +251,7 @@ def training_parts(
     check_suitable(network, dataset, section)
     options = {} if section.objective is None else section.objective.options
     batches = Batches.of(
-        _labelled(dataset, network),
+        labelled(dataset, network),
         network.preprocessing,
         batch_size=section.batch_size,
         augment=section.augment,
@@ -264,7 +269,7 @@ def training_parts(
     )
 
 
-def _labelled(dataset: Dataset, network: Network) -> Dataset:
+def labelled(dataset: Dataset, network: Network) -> Dataset:
     """The same samples with a label that nobody looks at, where an autoencoder's have none."""
     if dataset.labels is not None or network.task == "classifier":
         return dataset
@@ -273,8 +278,4 @@ def _labelled(dataset: Dataset, network: Network) -> Dataset:
 
 def _tensor(network: Network, dataset: Dataset | None) -> Tensor | None:
     """As the network sees them."""
-    return None if dataset is None else _inputs(network, dataset)
-
-
-def _inputs(network: Network, dataset: Dataset) -> Tensor:
-    return torch.from_numpy(network.preprocessing.apply(network.preprocessing.arrange(dataset.inputs)))
+    return None if dataset is None else network.seen(dataset.inputs)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.training.objectives.confidence import ScoredByConfidence
 from sparsense.training.objectives.objective import OBJECTIVES
+from sparsense.training.objectives.parts import evaluation_mode
 
 
 @OBJECTIVES.register("adversarial")
@@ -53,11 +54,8 @@ class Adversarial(ScoredByConfidence):
     def attacked(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Inputs moved one step towards a larger loss, in evaluation mode, and kept within the range of images."""
         probe = inputs.detach().clone().requires_grad_()
-        training = [(part, part.training) for part in module.modules()]
-        module.eval()
-        (slope,) = torch.autograd.grad(functional.cross_entropy(module(probe), labels), probe)
-        for part, mode in training:
-            part.training = mode
+        with evaluation_mode(module):
+            (slope,) = torch.autograd.grad(functional.cross_entropy(module(probe), labels), probe)
         low, high, step = self._range(inputs)
         return torch.clamp(inputs + step * slope.sign(), low, high)
 

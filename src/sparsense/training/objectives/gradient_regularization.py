@@ -28,8 +28,9 @@ class GradientRegularization:
     L_G = mean || 1[S(x) <= m_in] dS/dx || + mean || 1[S(o) >= m_out] dS/do ||
 
     L_G is zero for whoever is on the wrong side of its margin; with w_G 0 it is energy fine-tuning. The released code
-    computes L_G / (number of samples + outliers) at the same w_G: ask for it with `scaling: released`. Batch norms in
-    training mode let the gradient of one input pass through others; `batch_norm: eval` takes it with fixed statistics,
+    computes L_G / (number of samples + outliers) at the same w_G: ask for it with `scaling: released` (each of several
+    processes divides by the number in its own share, which the formula does not depend on). Batch norms in training
+    mode let the gradient of one input pass through others; `batch_norm: eval` takes it with fixed statistics,
     in a pass of its own.
 
     Args:
