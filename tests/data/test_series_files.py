@@ -62,6 +62,18 @@ def test_a_level_anomaly_in_another_file_is_seen_on_the_scale_of_the_training_fi
         SOURCES["series"]("all", **loud, like=options["path"])
 
 
+def test_another_file_may_lack_the_columns_of_labels_and_of_what_is_dropped(tmp_path):
+    options = written(tmp_path / "s.csv")
+    (tmp_path / "new.csv").write_text("a,b\n" + "\n".join(f"{t},{100 - t}" for t in STEPS))
+    new = options | {"path": str(tmp_path / "new.csv"), "like": options["path"]}
+    found, train = SOURCES["series"]("all", **new), SOURCES["series"]("all", **options)
+    np.testing.assert_array_equal(found.inputs, train.inputs)
+    assert found.columns == train.columns
+    assert found.labels is None
+    with pytest.raises(InputError, match=r"s\.csv: it has no column 'worse'"):
+        SOURCES["series"]("all", **new | {"label": "worse"})
+
+
 def test_words_and_large_numbers_with_small_changes_are_refused(tmp_path):
     options = written(tmp_path / "s.csv")
     text = (tmp_path / "s.csv").read_text()

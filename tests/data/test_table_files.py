@@ -90,6 +90,40 @@ def test_another_file_is_encoded_like_the_training_file(tmp_path):
     assert SOURCES["table"]("all", **new).columns != found.columns
 
 
+@pytest.mark.parametrize(
+    ("text", "labels", "names"),
+    [
+        ("state,kind,size,empty,id\nbad,red,7,,1\nugly,blue,,,2\n", [1, 1], ("normal", "anomalous")),
+        ("kind,size,empty,id\nred,7,,1\nblue,,,2\n", None, ()),
+        ("kind,size,empty\nred,7,\nblue,,\n", None, ()),
+        ("kind,size,empty,state\nred,7,,good\nblue,,,bad\n", [0, 1], ("normal", "anomalous")),
+    ],
+)
+def test_another_file_may_lack_labels_normal_rows_and_dropped_columns(text, labels, names, tmp_path):
+    options = written(tmp_path)
+    (tmp_path / "new.csv").write_text(text)
+    found = SOURCES["table"]("all", **options | {"path": str(tmp_path / "new.csv")}, like=options["path"])
+    assert found.columns == SOURCES["table"]("train", **options).columns
+    np.testing.assert_array_equal(found.inputs, [[7, 2, np.nan], [np.nan, -1, np.nan]])
+    assert (None if found.labels is None else found.labels.tolist()) == labels
+    assert found.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"label": "status"}, r"parts\.csv: it has no column 'status'"),
+        ({"drop": ["number"]}, r"parts\.csv: it has no column 'number'"),
+        ({"normal": "fine"}, r"parts\.csv, column 'state': no row is 'fine'"),
+    ],
+)
+def test_the_file_that_teaches_must_have_them(wrong, message, tmp_path):
+    options = written(tmp_path)
+    (tmp_path / "new.csv").write_text("kind,size,empty\nred,7,\n")
+    with pytest.raises(InputError, match=message):
+        SOURCES["table"]("all", **options | {"path": str(tmp_path / "new.csv")} | wrong, like=options["path"])
+
+
 def test_an_encoding_comes_back_from_its_text_and_encodes_raw_rows(tmp_path):
     encoding = fit_encoding({"size": ["1", "3", None], "kind": ["a", "b", "a"]})
     again = Encoding.from_list(json.loads(json.dumps(encoding.to_list())))

@@ -48,34 +48,45 @@ def series(
         length: Time steps of a window.
         step: Time steps between the beginnings of two windows.
         shares: Of train, calibration and test.
-        like: Another file with the same columns, whose training steps teach the scaling instead.
+        like: Another file with the same columns, whose training steps teach the scaling instead. Then `path` needs
+            no column of `label` or `drop`: without labels its windows have none.
 
     Raises:
         InputError: As for `table`; words, or missing values.
         MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
     """
-    steps, labels = _read(path, label, drop)
+    steps, labels = _read(path, label, drop, complete=like is None)
     columns = _fitted(*((steps, labels) if like is None else _read(like, label, drop)), shares)
     for column in columns:
         if column.name not in steps:
             raise InputError(f"reading {path}: it has no column {column.name!r}, as {like} has")
-    chosen = _part(len(labels), split, shares)
+    marks = _as_marks(steps, labels)
+    chosen = _part(len(marks), split, shares)
     values = np.stack([steps[column.name][chosen] for column in columns], axis=1)
-    cut = windows(f"{Path(path).stem}/{split}", values, labels[chosen], length, step)
+    cut = windows(f"{Path(path).stem}/{split}", values, marks[chosen], length, step)
+    if label is not None and labels is None:
+        cut = replace(cut, labels=None, class_names=())
     return replace(cut, columns=tuple(replace(c, name=f"{c.name}[{at}]") for at in range(length) for c in columns))
 
 
-def _read(path: str, label: str | None, drop: Sequence[str]) -> tuple[Steps, NDArray[np.int64]]:
-    """The columns of a file, and labels; 0 everywhere where there is no column of them."""
-    columns, labels = read_labelled(path, label, None, drop)
-    steps = {name: _complete(name, values) for name, values in columns.items()}
-    return steps, np.zeros(len(next(iter(steps.values()))), np.int64) if labels is None else labels
+def _read(
+    path: str, label: str | None, drop: Sequence[str], *, complete: bool = True
+) -> tuple[Steps, NDArray[np.int64] | None]:
+    """The columns of a file, and its labels, if it has any."""
+    columns, labels = read_labelled(path, label, None, drop, complete=complete)
+    return {name: _complete(name, values) for name, values in columns.items()}, labels
 
 
-def _fitted(steps: Steps, labels: NDArray[np.int64], shares: Sequence[float]) -> list[Column]:
+def _as_marks(steps: Steps, labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """A label per step; 0 everywhere where there are none."""
+    return np.zeros(len(next(iter(steps.values()))), np.int64) if labels is None else labels
+
+
+def _fitted(steps: Steps, labels: NDArray[np.int64] | None, shares: Sequence[float]) -> list[Column]:
     """How each column is scaled, by its normal training steps."""
-    known = np.arange(len(labels))[_part(len(labels), "train", shares)]
-    known = known[labels[known] == 0]
+    marks = _as_marks(steps, labels)
+    known = np.arange(len(marks))[_part(len(marks), "train", shares)]
+    known = known[marks[known] == 0]
     if not len(known):
         raise InputError("scaling a series: no step of the training split has the label 0, which means normal")
     return [fit_numbers(name, values[known]) for name, values in steps.items()]

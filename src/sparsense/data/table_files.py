@@ -50,31 +50,54 @@ def table(
         drop: Columns that are left out, such as identifiers.
         shares: Of train, calibration and test.
         unique: Leave out rows that repeat an earlier one, which could otherwise lie in two splits.
-        like: Another file with the same columns, whose training rows teach the encoding instead.
+        like: Another file with the same columns, whose training rows teach the encoding instead. Then `path` needs
+            neither the columns of `label` and `drop` nor a normal row: without labels it has none.
 
     Raises:
         InputError: No such file or column, broken rows, no samples.
         MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
     """
-    columns, labels = read_labelled(path, label, normal, drop, unique=unique)
+    columns, labels = read_labelled(path, label, normal, drop, unique=unique, complete=like is None)
     rows = split_indices(_as_classes(columns, labels), split, shares)
     teaching = (columns, labels) if like is None else read_labelled(like, label, normal, drop, unique=unique)
     encoding = _encoding(*teaching, shares)
     inputs = encoding.codes(_taken(columns, rows), rows=(rows + 1).tolist())
     name, own = f"{Path(path).stem}/{split}", None if labels is None else labels[rows]
-    return Dataset(name, inputs, own, encoding.columns, class_names=() if normal is None else NORMAL_OR_NOT)
+    names = () if normal is None or own is None else NORMAL_OR_NOT
+    return Dataset(name, inputs, own, encoding.columns, class_names=names)
 
 
 def read_labelled(
-    path: str, label: str | None, normal: str | float | bool | None, drop: Sequence[str], *, unique: bool = False
+    path: str,
+    label: str | None,
+    normal: str | float | bool | None,
+    drop: Sequence[str],
+    *,
+    unique: bool = False,
+    complete: bool = True,
 ) -> tuple[Columns, NDArray[np.int64] | None]:
-    """The columns of a file, and the labels."""
+    """The columns of a file without those of `label` and `drop`, and the labels, if it has any.
+
+    Args:
+        path: The file.
+        label: See `table`.
+        normal: See `table`.
+        drop: See `table`.
+        unique: See `table`.
+        complete: Whether the columns of `label` and `drop`, and a normal row, must be there.
+
+    Raises:
+        InputError: One of them is not; no rows or no columns; a label that is missing or no whole number.
+    """
     columns = dict(read_columns(Path(path)))
-    for name in [*drop, *([] if label is None else [label])]:
-        if name not in columns:
-            raise InputError(f"reading {path}: it has no column {name!r}; it has {', '.join(columns)}")
-    marks = None if label is None else columns.pop(label)
-    labels = None if marks is None else _as_labels(marks, normal, f"{path}, column {label!r}")
+    absent = [name for name in [*drop, *([] if label is None else [label])] if name not in columns]
+    if absent and complete:
+        raise InputError(f"reading {path}: it has no column {absent[0]!r}; it has {', '.join(columns)}")
+    marks = None if label is None else columns.pop(label, None)
+    what = f"{path}, column {label!r}"
+    if marks is not None and normal is not None and complete:
+        _check_normal(words(marks), str(normal), what)
+    labels = None if marks is None else _as_labels(marks, normal, what)
     kept = {name: values for name, values in columns.items() if name not in drop}
     if not kept or not len(next(iter(kept.values()))):
         raise InputError(f"reading {path}: expected at least one row and one column besides the labels, found none")
@@ -133,13 +156,16 @@ def _read_parquet(path: Path) -> Columns:
     }
 
 
+def _check_normal(found: Sequence[str], normal: str, name: str) -> None:
+    if normal not in found:
+        raise InputError(f"{name}: no row is {normal!r}; there are {', '.join(sorted(set(found))[:10])}")
+
+
 def _as_labels(values: Sequence[str | None], normal: str | float | bool | None, name: str) -> NDArray[np.int64]:
     found = words(values)
     if "" in found:
         raise InputError(f"{name}: row {found.index('') + 1} has no label")
     if normal is not None:
-        if str(normal) not in found:
-            raise InputError(f"{name}: no row is {str(normal)!r}; there are {', '.join(sorted(set(found))[:10])}")
         return np.array([value != str(normal) for value in found], np.int64)
     labels = numbers(found, name)
     if (labels != np.rint(labels)).any():
