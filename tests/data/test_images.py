@@ -127,10 +127,14 @@ def test_formats_beyond_the_list_are_not_tried():
         read_image(encoded(Image.fromarray(PIXELS), "ICO"))
 
 
-def test_float_images_have_no_range():
-    data = encoded(Image.fromarray(PIXELS[..., 0].astype(np.float32)), "TIFF")
-    with pytest.raises(InputError, match="32 bits"):
-        read_image(data)
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_images_of_32_bits_have_no_range_and_are_named(kind, tmp_path):
+    file = tmp_path / "deep.tif"
+    file.write_bytes(encoded(Image.fromarray(PIXELS[..., 0].astype(kind)), "TIFF"))
+    with pytest.raises(InputError, match=r"deep\.tif: expected pixels of 8 or 16 bits; found 32 bits"):
+        read_image(file)
+    with pytest.raises(InputError, match="the image given as bytes: expected pixels of 8 or 16 bits"):
+        read_image(file.read_bytes())
 
 
 @pytest.mark.parametrize("size", [0, -3, 5000, (3,), (3, 0), (1.5, 2), "32"])

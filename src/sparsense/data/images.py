@@ -56,6 +56,7 @@ def read_image(
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; both are checked
             with image_module.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_pixels(name, *image.size)
+                _check_depth(name, image.mode)
                 return _pixels(image, shape, channels)
     except InputError:
         raise
@@ -106,6 +107,14 @@ def _check_pixels(name: str, width: int, height: int) -> None:
         raise UnsafeFileError(f"{name} is refused: {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
 
 
+def _check_depth(name: str, mode: str) -> None:
+    if mode in ("I", "F"):
+        raise InputError(
+            f"reading {name}: expected pixels of 8 or 16 bits; found 32 bits (Pillow mode {mode!r}), which have no "
+            "fixed range; save it as 8 or 16 bits"
+        )
+
+
 def _bytes_of(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
     if isinstance(source, bytes):
         name, size = "the image given as bytes", len(source)
@@ -135,8 +144,6 @@ def _eight_bit(image: Any) -> Any:
     image_module = need("PIL.Image", doing="reading an image", extra="data")
     if image.mode.startswith("I;16"):
         return image_module.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InputError(f"pixels of 32 bits (Pillow mode {image.mode!r}) have no fixed range; save as 8 or 16 bits")
     if image.has_transparency_data:
         white = image_module.new("RGBA", image.size, "white")
         return image_module.alpha_composite(white, image.convert("RGBA"))
