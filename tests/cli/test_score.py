@@ -213,6 +213,7 @@ def test_an_output_file_is_complete_or_absent(folder: Path) -> None:
         (["d.onnx", "no.npz"], "there is no file no.npz"),
         (["d.onnx", "images/notes.txt"], "images/notes.txt is not an image in one of the formats"),
         (["d.onnx", "empty"], "the folder empty holds no image (.bmp, .gif"),
+        (["d.onnx", "links"], "reading the folder links: lost.png is a link to gone.png, which is not there"),
         (["d.onnx", "bad.npy"], "bad.npy is damaged, or not in NumPy"),
         (["d.onnx", "objects.npy"], "objects.npy holds pickled Python objects"),
         (["d.onnx", "number.npy"], "number.npy holds a single number"),
@@ -224,6 +225,8 @@ def test_an_output_file_is_complete_or_absent(folder: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_one_message_and_code_2(folder: Path, arguments: list[str], message: str) -> None:
     Path("empty").mkdir()
+    Path("links").mkdir()
+    Path("links/lost.png").symlink_to("gone.png")
     Path("bad.npy").write_bytes(b"no array")
     np.save("objects.npy", np.array([{}], dtype=object))
     np.save("number.npy", np.float32(3))

@@ -125,6 +125,21 @@ def test_folders_that_cannot_be_understood(tmp_path):
         load(tmp_path)
 
 
+def test_links_that_lead_nowhere_are_named(classes):
+    (classes / "cat" / "again.png").symlink_to(classes / "cat" / "1.png")
+    assert len(load(classes)) == 11
+    (classes / "cat" / "lost.png").symlink_to("gone.png")
+    with pytest.raises(InputError, match=r"cat: lost\.png is a link to gone\.png, which is not there; mend the link"):
+        load(classes)
+    (classes / "cat" / "lost.png").unlink()
+    (classes / "bird").symlink_to("elsewhere")
+    with pytest.raises(InputError, match="bird is a link to elsewhere, which is not there"):
+        load(classes)
+    (classes / "bird").unlink()
+    (classes / "notes.txt").symlink_to("gone.txt")  # what is skipped may lead anywhere
+    assert len(load(classes)) == 11
+
+
 def test_the_limit_on_all_images_together(classes, monkeypatch):
     monkeypatch.setattr(image_folder, "MAX_BYTES", 200)
     with pytest.raises(UnsafeFileError, match=r"10 images .* at 4 x 6 need 240 bytes"):

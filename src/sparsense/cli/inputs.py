@@ -40,10 +40,11 @@ def paths(names: Iterable[str]) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    from sparsense.data.image_folder import SUFFIXES
+    from sparsense.data.image_folder import SUFFIXES, image_files
 
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    visible = [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+    visible = image_files(
+        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
     if not visible:
         raise InputError(f"the folder {folder} holds no image ({', '.join(SUFFIXES)})")
-    return sorted(visible)
+    return visible

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def image_folder(
         shares: Of train, calibration and test.
 
     Raises:
-        InputError: No such folder, no images, or an image that is damaged or empty; it is named.
+        InputError: No such folder, no images, or an image that is damaged, empty or a link to nowhere; it is named.
         UnsafeFileError: An image or all together above a limit of size.
     """
     folder = Path(path)
@@ -80,7 +80,9 @@ def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None, tup
     """The image files of a folder in the order of their names, and their labels and names if it has subfolders."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
+    entries = [entry for entry in folder.iterdir() if not _hidden(entry)]
+    check_links(entry for entry in entries if not entry.suffix)  # of whole classes
+    subfolders = sorted(entry for entry in entries if entry.is_dir())
     loose = _images_in(folder)
     if loose and subfolders:
         raise InputError(
@@ -100,9 +102,33 @@ def list_images(folder: Path) -> tuple[list[Path], NDArray[np.int64] | None, tup
     return [file for group in groups for file in group], labels.astype(np.int64), names
 
 
+def image_files(entries: Iterable[Path]) -> list[Path]:
+    """The files among entries of folders that end as images do, in the order of their names.
+
+    Raises:
+        InputError: A link that leads nowhere: left out, it would be missed by nobody.
+    """
+    named = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+    check_links(named)
+    return sorted(entry for entry in named if entry.is_file())
+
+
+def check_links(entries: Iterable[Path]) -> None:
+    """Refuse links that lead nowhere.
+
+    Raises:
+        InputError: There is one; it is named.
+    """
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            raise InputError(
+                f"reading the folder {entry.parent}: {entry.name} is a link to {entry.readlink()}, which is not there; "
+                "mend the link, or remove it"
+            )
+
+
 def _images_in(folder: Path) -> list[Path]:
-    files = (entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not _hidden(entry))
-    return sorted(file for file in files if file.is_file())
+    return image_files(entry for entry in folder.iterdir() if not _hidden(entry))
 
 
 def _hidden(entry: Path) -> bool:
