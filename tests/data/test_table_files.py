@@ -172,6 +172,9 @@ def test_parquet_gives_the_same(tmp_path):
     parquet.write_table(pyarrow.table({k: list(v) for k, v in typed.items()}), tmp_path / "parts.parquet")
     same = SOURCES["table"]("test", **options | {"path": str(tmp_path / "parts.parquet")})
     np.testing.assert_array_equal(same.inputs, SOURCES["table"]("test", **options).inputs)
+    (tmp_path / "parts.parquet").rename(tmp_path / "PARTS.PARQUET")
+    upper = SOURCES["table"]("test", **options | {"path": str(tmp_path / "PARTS.PARQUET")})
+    np.testing.assert_array_equal(upper.inputs, same.inputs)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(InputError, match="damaged, or not in Parquet's format"):
         SOURCES["table"]("test", path=str(tmp_path / "broken.parquet"))
@@ -230,6 +233,13 @@ def test_too_many_words_and_other_files_are_refused(tmp_path):
         SOURCES["table"]("all", path=str(tmp_path / "t.xlsx"))
     with pytest.raises(UnknownNameError):
         SOURCES["table"]("validation", path="t.csv")
+
+
+def test_an_ending_in_capitals_is_the_same_ending(tmp_path):
+    options = written(tmp_path)
+    (tmp_path / "parts.csv").rename(tmp_path / "PARTS.CSV")
+    found = SOURCES["table"]("all", **options | {"path": str(tmp_path / "PARTS.CSV")})
+    assert len(found) == 60
 
 
 def test_repeated_rows_can_be_left_out(tmp_path):

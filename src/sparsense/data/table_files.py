@@ -118,9 +118,9 @@ def read_columns(path: Path) -> Columns:
         raise InputError(f"there is no file {path}")
     if path.stat().st_size > MAX_BYTES:
         raise UnsafeFileError(f"{path} is refused: {path.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}")
-    if path.suffix == ".csv":
+    if (suffix := path.suffix.lower()) == ".csv":
         return _read_csv(path)
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         return _read_parquet(path)
     raise InputError(f"reading the table {path}: expected a .csv or .parquet file, found {path.suffix or 'no suffix'}")
 
