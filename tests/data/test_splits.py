@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsense.data.dataset import Dataset
-from sparsense.data.splits import SPLITS, last_windows, split_indices, take_split
+from sparsense.data.splits import SPLITS, first_of_equals, last_windows, split_indices, take_split
 from sparsense.errors import InputError
 
 
@@ -51,3 +51,9 @@ def test_the_last_windows_share_no_step_with_those_before(length, step, more, sh
 def test_windows_that_leave_none_before_them_are_refused():
     with pytest.raises(InputError, match="holding out 1 of 4 windows of a series: none of the others"):
         last_windows(np.array([[t, t + 9] for t in range(4)]), 0.2)
+
+
+def test_gaps_and_both_zeros_are_equal_to_themselves():
+    nan, other = np.float32(np.nan), np.frombuffer(np.uint32(0xFFC00001).tobytes(), np.float32)[0]
+    rows = np.array([[0, nan], [1, nan], [-0.0, other], [nan, 1]], np.float32)
+    assert first_of_equals(rows).tolist() == [0, 1, 3]

@@ -250,3 +250,61 @@ def test_repeated_rows_can_be_left_out(tmp_path):
     splits = [SOURCES["table"](split, **options).inputs for split in ("train", "calibration", "test")]
     assert len(np.unique(np.concatenate(splits), axis=0)) == 20
     assert len(SOURCES["table"]("all", **options | {"unique": False})) == 40
+
+
+SPLITS = ("train", "calibration", "test")
+
+
+def parts(**options):
+    return [SOURCES["table"](split, **options).inputs for split in SPLITS]
+
+
+def without_repeats(found):
+    """Whether no row is there twice, where gaps equal one another."""
+    rows = [row.tobytes() for part in found for row in part]
+    return len(set(rows)) == len(rows)
+
+
+def test_rows_that_are_written_differently_are_the_same_row(tmp_path):
+    ways = {"{}": "", "{}.0": "nan", " {}.00": "NA", "{}e0": "?"}  # of a number, and of a gap
+    rows = [
+        f"{number.format(row + 1)},{'xyz'[row % 3]},{gap if row % 2 else 7}"
+        for number, gap in ways.items()
+        for row in range(20)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c", *rows]))
+    found = parts(path=str(tmp_path / "t.csv"), unique=True)
+    assert [len(part) for part in found] == [12, 4, 4]
+    assert without_repeats(found)
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_the_same_number(tmp_path):
+    rows = [f"{row % 30 + (0.1 if row < 30 else 0.100000001)}" for row in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a", *rows]))
+    assert [len(part) for part in parts(path=str(tmp_path / "t.csv"), unique=True)] == [18, 6, 6]
+
+
+def test_words_that_training_rows_lack_do_not_make_rows_distinct_and_the_encoding_stays(tmp_path):
+    rows = [f"{row % 4},{'ab'[row % 2] if row < 8 else f'rare{row}'}" for row in range(100)]
+    labels = ["ok" if row < 8 else "bad" for row in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c", *(f"{r},{m}" for r, m in zip(rows, labels, strict=True))]))
+    options = {"path": str(tmp_path / "t.csv"), "label": "c", "normal": "ok", "shares": (0.5, 0.25, 0.25)}
+    whole = SOURCES["table"]("all", **options, unique=True)
+    assert len(whole) == 4 + 4  # four normal rows, and four numbers with a word that nobody knows
+    found = [SOURCES["table"](split, **options, unique=True) for split in SPLITS]
+    assert all(part.columns == whole.columns for part in found)
+    assert without_repeats([part.inputs for part in found])
+    assert sum(len(part) for part in found) == len(whole)
+
+
+def test_rows_of_another_file_are_the_same_as_its_encoding_says(tmp_path):
+    (tmp_path / "known.csv").write_text("version\n" + "\n".join(["1.1", "1.10", "2.x"] * 10))
+    (tmp_path / "new.csv").write_text("version\n1.1\n1.10\n1.10\n3\n4\n")
+    options = {"path": str(tmp_path / "new.csv"), "like": str(tmp_path / "known.csv")}
+    assert SOURCES["table"]("all", **options, unique=True, shares=(1, 0, 0)).inputs.tolist() == [[0], [1], [-1]]
+
+
+def test_a_wrong_number_among_distinct_rows_is_told_with_its_row_of_the_file(tmp_path):
+    (tmp_path / "t.csv").write_text("a\n" + "\n".join(["1", "1", "2", "3", "1e60", "4"]))
+    with pytest.raises(InputError, match="column 'a', row 5: expected a finite number, found '1e60'"):
+        SOURCES["table"]("train", path=str(tmp_path / "t.csv"), unique=True)

@@ -159,7 +159,7 @@ def fit_encoding(columns: Columns, *, rows: Sequence[int] | None = None) -> Enco
 
 
 def _fit(name: str, values: Sequence[str | None], rows: Sequence[int] | None) -> Column:
-    if not _is_numeric(values):
+    if not is_numeric(values):
         return _fit_words(name, values)
     return fit_numbers(name, numbers(values, f"column {name!r}", rows=rows))
 
@@ -210,7 +210,8 @@ def _numeric_pipeline() -> Any:
     return join(impute(strategy="median", keep_empty_features=True), scale())
 
 
-def _is_numeric(values: Sequence[str | None]) -> bool:
+def is_numeric(values: Sequence[str | None]) -> bool:
+    """Whether every value that is there is a number."""
     return all(_number(value) is not None for value in words(values) if value)
 
 

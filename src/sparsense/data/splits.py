@@ -66,11 +66,18 @@ def last_windows(spans: NDArray[np.int64], share: float) -> tuple[NDArray[np.int
 
 
 def first_of_equals(inputs: NDArray[Any]) -> NDArray[np.int64]:
-    """The ascending indices of the rows that no earlier row equals.
+    """The ascending indices of the rows that no earlier row equals; NaN equals NaN here.
 
     Example:
-        >>> first_of_equals(np.array([[1, 2], [3, 4], [1, 2]]))
+        >>> first_of_equals(np.array([[1, np.nan], [3, 4], [1, np.nan]]))
         array([0, 1])
     """
-    _, first = np.unique(inputs.reshape(len(inputs), -1), axis=0, return_index=True)
+    rows = inputs.reshape(len(inputs), -1)
+    _, first = np.unique(_bits(rows) if rows.dtype.kind == "f" else rows, axis=0, return_index=True)
     return np.sort(first)
+
+
+def _bits(rows: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers that are the same where the floats are; -0 is 0, and NaN is one number."""
+    plain = np.where(np.isnan(rows), rows.dtype.type(np.nan), rows + rows.dtype.type(0))
+    return np.ascontiguousarray(plain).view(f"u{rows.dtype.itemsize}")

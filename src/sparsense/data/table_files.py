@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sparsense.data.classes import NORMAL_OR_NOT
 from sparsense.data.columns import Columns, Encoding, fit_encoding, numbers, words
 from sparsense.data.dataset import Dataset
+from sparsense.data.repeats import distinct_rows
 from sparsense.data.sources import source
 from sparsense.data.splits import SHARES, SPLITS, first_of_equals, split_indices
 from sparsense.data.table_rows import check_commas
@@ -49,7 +50,8 @@ def table(
         normal: Its value for normal rows, which get 0 and all others 1; None: the labels are whole numbers already.
         drop: Columns that are left out, such as identifiers.
         shares: Of train, calibration and test.
-        unique: Leave out rows that repeat an earlier one, which could otherwise lie in two splits.
+        unique: Leave out rows whose inputs repeat those of an earlier one of the file, which could otherwise lie in two
+            splits.
         like: Another file with the same columns, whose training rows teach the encoding instead. Then `path` needs
             neither the columns of `label` and `drop` nor a normal row: without labels it has none.
 
@@ -57,10 +59,15 @@ def table(
         InputError: No such file or column, broken rows, no samples.
         MissingExtraError: scikit-learn is not installed, or pyarrow for .parquet.
     """
-    columns, labels = read_labelled(path, label, normal, drop, unique=unique, complete=like is None)
-    rows = split_indices(_as_classes(columns, labels), split, shares)
-    teaching = (columns, labels) if like is None else read_labelled(like, label, normal, drop, unique=unique)
-    encoding = _encoding(*teaching, shares)
+    columns, labels = read_labelled(path, label, normal, drop, complete=like is None)
+    taught, marks = (columns, labels) if like is None else read_labelled(like, label, normal, drop)
+    known = distinct_rows(taught) if unique else _all_rows(taught)
+    encoding = _encoding(taught, _as_classes(taught, marks), known, shares)
+    first = first_of_equals(encoding.codes(columns)) if unique else _all_rows(columns)
+    # Words that were not seen are the same for a network, so rows may repeat that were distinct before: these go as
+    # well, from the splits that the encoding was learnt in.
+    rows = _in_split(split, shares, _as_classes(columns, labels), known if like is None else first)
+    rows = np.intersect1d(rows, first)
     inputs = encoding.codes(_taken(columns, rows), rows=(rows + 1).tolist())
     name, own = f"{Path(path).stem}/{split}", None if labels is None else labels[rows]
     names = () if normal is None or own is None else NORMAL_OR_NOT
@@ -73,7 +80,6 @@ def read_labelled(
     normal: str | float | bool | None,
     drop: Sequence[str],
     *,
-    unique: bool = False,
     complete: bool = True,
 ) -> tuple[Columns, NDArray[np.int64] | None]:
     """The columns of a file without those of `label` and `drop`, and the labels, if it has any.
@@ -83,7 +89,6 @@ def read_labelled(
         label: See `table`.
         normal: See `table`.
         drop: See `table`.
-        unique: See `table`.
         complete: Whether the columns of `label` and `drop`, and a normal row, must be there.
 
     Raises:
@@ -101,10 +106,7 @@ def read_labelled(
     kept = {name: values for name, values in columns.items() if name not in drop}
     if not kept or not len(next(iter(kept.values()))):
         raise InputError(f"reading {path}: expected at least one row and one column besides the labels, found none")
-    if not unique:
-        return kept, labels
-    rows = first_of_equals(np.array(list(kept.values()), str).T)
-    return _taken(kept, rows), None if labels is None else labels[rows]
+    return kept, labels
 
 
 def read_columns(path: Path) -> Columns:
@@ -174,13 +176,25 @@ def _as_labels(values: Sequence[str | None], normal: str | float | bool | None, 
 
 
 def _as_classes(columns: Columns, labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    return np.zeros(len(next(iter(columns.values()))), np.int64) if labels is None else labels
+    return np.zeros(len(_all_rows(columns)), np.int64) if labels is None else labels
 
 
-def _encoding(columns: Columns, labels: NDArray[np.int64] | None, shares: Sequence[float]) -> Encoding:
-    classes = _as_classes(columns, labels)
-    rows = split_indices(classes, "train", shares)
-    known = rows[classes[rows] == 0]
+def _all_rows(columns: Columns) -> NDArray[np.int64]:
+    return np.arange(len(next(iter(columns.values()))))
+
+
+def _in_split(
+    split: str, shares: Sequence[float], classes: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Those of the rows that are in a split of them."""
+    return rows[split_indices(classes[rows], split, shares)]
+
+
+def _encoding(
+    columns: Columns, classes: NDArray[np.int64], rows: NDArray[np.int64], shares: Sequence[float]
+) -> Encoding:
+    known = _in_split("train", shares, classes, rows)
+    known = known[classes[known] == 0]
     if not len(known):
         raise InputError("encoding a table: no row of the training split has the label 0, which means normal")
     return fit_encoding(_taken(columns, known), rows=(known + 1).tolist())
