@@ -14,6 +14,8 @@ from torch import nn
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.networks import load_checkpoint, load_network, manifest, save_network
 from sparsense.networks.network import example_input
+from sparsense.pruning.groups import Side
+from sparsense.pruning.surgery import cut_
 
 
 def keep(parameter, indices, axis=0):
@@ -271,6 +273,49 @@ def test_a_file_sets_widths_and_nothing_else_unless_it_is_trusted(saved):
         edit(saved, attributes={"fc": {attribute: 3}})
         with pytest.raises(InputError, match=rf"no plain attribute fc\.{attribute}"):
             load_checkpoint(saved, source="digits_resnet")
+
+
+@pytest.fixture
+def cut_decoder(tmp_path):
+    """A decoder that unflattens 64 channels of 3 x 3, cut to 40 by pruning itself."""
+    network = load_network("gradcon_vae")
+    gone = torch.arange(64) >= 40
+    cut_(network.module, {Side("decoder.0", "out"): gone.repeat_interleave(9), Side("decoder.3", "in"): gone})
+    assert network.module.decoder[2].unflattened_size == (-1, 3, 3)
+    return network, save_network(network, tmp_path)
+
+
+def test_a_decoder_that_was_cut_comes_back_without_being_trusted(cut_decoder):
+    network, path = cut_decoder
+    restored = load_checkpoint(path)
+    assert restored.module.decoder[2].unflattened_size == (-1, 3, 3)
+    inputs = example_input(network.input_shape, batch=3, seed=1)
+    assert torch.equal(restored.module(inputs)[0], network.module(inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [
+        ("decoder.2", [-1, 3000, 3000]),
+        ("decoder.2", [64, -1, 3]),
+        ("decoder.2", [-1, -1, 3]),
+        ("decoder.2", [-1, 3]),
+        ("decoder.2", [-1, 3, 3, 1]),
+        ("decoder.2", [30000, 3, 3]),
+        ("decoder.2", [-1.0, 3.0, 3.0]),
+        ("decoder.2", []),
+        ("decoder.2", -1),
+        ("decoder.2", "(-1, 3, 3)"),
+        ("decoder.1", [-1, 3, 3]),
+        ("decoder", [-1, 3, 3]),
+        ("nowhere", [-1, 3, 3]),
+    ],
+)
+def test_other_sizes_of_an_unflattening_are_refused(cut_decoder, module, size):
+    path = cut_decoder[1]
+    edit(path, attributes={module: {"unflattened_size": size}})
+    with pytest.raises(UnsafeFileError, match=rf"it sets {module}\.unflattened_size, which is no width"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("name", ["network.json", "network.safetensors"])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import PydanticSerializationError
+from torch import nn
 
 from sparsense import __version__
 from sparsense.data.preprocessing import Preprocessing
@@ -89,9 +90,20 @@ def _check_size(manifest: Manifest, path: Path) -> None:
             f"loading the network of {path}: it would need {size} bytes for inputs of {manifest.input_shape}; "
             f"allowed are {MAX_BYTES} bytes and inputs of {MAX_INPUT} numbers"
         )
+    modules = dict(fresh.named_modules())
     for name, settings in manifest.attributes.items():
-        if beyond := sorted(settings.keys() - WIDTHS):
+        known = {key for key in settings if key in WIDTHS or _follows_width(modules.get(name), key, settings[key])}
+        if beyond := sorted(settings.keys() - known):
             raise UnsafeFileError(
                 f"loading the network of {path}: it sets {name}.{beyond[0]}, which is no width. "
                 f"Where you trust it, say so with source={manifest.source!r}."
             )
+
+
+def _follows_width(module: nn.Module | None, key: str, value: Setting) -> bool:
+    """Whether it is what a cut leaves of the sizes of an `Unflatten`: as many channels as the others allow, -1."""
+    if key != "unflattened_size" or not isinstance(module, nn.Unflatten) or module.dim != 1:
+        return False
+    first, *others = module.unflattened_size
+    plain = isinstance(value, list) and all(type(size) is int for size in value)
+    return plain and isinstance(first, int) and -1 not in (first, *others) and value == [-1, *others]
