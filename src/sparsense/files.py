@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from sparsense.errors import InputError
+
+OLDER, LOCK = ".older", ".lock"
+"""Endings of what lies beside a staged folder: the result that it replaces, and the lock of who writes it."""
 
 
 @contextmanager
@@ -94,6 +98,9 @@ def held_alone(lock: str | os.PathLike[str], *, seconds: float = 0) -> Iterator[
 def staged_folder(path: str | os.PathLike[str], *, mark: str = "card.json") -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place at the end; on any failure nothing has changed.
 
+    What processes that were killed have left of such folders is removed first. A lock beside the folder says that this
+    one lives.
+
     Args:
         path: The folder to write. One that is there already is replaced, if it is empty or holds `mark`.
         mark: The file by which a folder of ours is known.
@@ -104,17 +111,65 @@ def staged_folder(path: str | os.PathLike[str], *, mark: str = "card.json") -> I
     path = Path(path)
     check_replaceable(path, mark)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _make(path.parent, path)
+    remove_given_up(path)
     try:
-        staged.mkdir(parents=True)
+        with _held_where_possible(_beside(staged, LOCK)):
+            _make(staged, path)
+            try:
+                yield staged
+                _replace_folder(staged, path)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
+    finally:
+        _beside(staged, LOCK).unlink(missing_ok=True)
+
+
+def remove_given_up(path: Path) -> None:
+    """Remove the folders that killed processes have staged for `path`; those of living ones stay.
+
+    Of a process that was killed between its two renames, the result that it had moved aside comes back.
+    """
+    kind = re.compile(re.escape(f".{path.name}.") + f"[0-9a-f]{{8}}({re.escape(OLDER)})?")
+    entries = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = {entry.name.removesuffix(OLDER) for entry in entries if kind.fullmatch(entry.name)}
+    for name in sorted(names):
+        _remove_unless_held(path.with_name(name), path)
+
+
+def _remove_unless_held(staged: Path, path: Path) -> None:
+    lock, older = _beside(staged, LOCK), _beside(staged, OLDER)
+    try:
+        with held_alone(lock):
+            if older.is_dir() and not path.exists():
+                older.rename(path)
+            for left in (staged, older):
+                shutil.rmtree(left, ignore_errors=True)
+    except (BlockingIOError, sqlite3.OperationalError):
+        return  # a living process writes there, or it cannot be known whether one does
+    lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held_where_possible(lock: Path) -> Iterator[None]:
+    """Hold a lock file; where the file system has no locks, go without: nobody else can take it there, either."""
+    with ExitStack() as held:
+        with suppress(sqlite3.OperationalError):
+            held.enter_context(held_alone(lock))
+        yield
+
+
+def _beside(staged: Path, ending: str) -> Path:
+    return staged.with_name(f"{staged.name}{ending}")
+
+
+def _make(folder: Path, path: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"writing the folder {path}: it cannot be made ({error.strerror}); choose another output folder"
         ) from error
-    try:
-        yield staged
-        _replace_folder(staged, path)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def check_replaceable(path: Path, mark: str = "card.json") -> None:
@@ -134,7 +189,7 @@ def _replace_folder(staged: Path, path: Path) -> None:
     if not path.exists():
         staged.rename(path)
         return
-    older = staged.with_name(f"{staged.name}.older")
+    older = _beside(staged, OLDER)
     path.rename(older)
     try:
         staged.rename(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from sparsense.benchmark.card import Card, load_card
 from sparsense.errors import InputError
-from sparsense.files import atomic_write
+from sparsense.files import atomic_write, remove_given_up
 from sparsense.sweep.candidates import candidates
 
 REASON_CHARACTERS = 4000
@@ -73,8 +73,7 @@ def run_task(task: Task) -> Outcome:
     """
     begun = time.monotonic()
     reason = "" if _card(task) is not None else _run(task)
-    for left in task.folder.parent.glob(f".{task.folder.name}.{'[0-9a-f]' * 8}"):
-        shutil.rmtree(left, ignore_errors=True)  # what a killed run had begun to write
+    remove_given_up(task.folder)  # what a killed run had begun to write
     seconds = round(time.monotonic() - begun, 3)
     card = None if reason else _card(task)
     if card is None:
