@@ -220,6 +220,8 @@ def test_an_output_file_is_complete_or_absent(folder: Path) -> None:
         (["d.onnx", "two.npz"], "two.npz: expected one of the arrays images, inputs, X, or a single array"),
         (["d.onnx", "wide.npy"], "d.onnx takes uint8 of shape [N, 4, 5, 3]; got uint8 of shape [2, 4, 6, 3]"),
         (["rows.onnx", "images"], "rows.onnx does not take image files such as images/a.png, but float32"),
+        (["rows.onnx", "images"], "give .csv, .parquet, .npy or .npz files"),
+        (["floats.onnx", "images"], "[N, 4, 5, 3]: give .npy or .npz files"),
         (["d.onnx", "images", "--threshold", "nan"], "the threshold is NaN"),
     ],
 )  # fmt: skip
@@ -233,6 +235,7 @@ def test_a_mistake_is_one_message_and_code_2(folder: Path, arguments: list[str],
     np.save("wide.npy", np.zeros((2, 4, 6, 3), np.uint8))
     np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
     write_detector(Path("rows.onnx"), shape=("N", 6), card=card(layout="ND", dtype="float32"))
+    write_detector(Path("floats.onnx"), shape=("N", 4, 5, 3), card=card(dtype="float32"))
     result = score(*arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")

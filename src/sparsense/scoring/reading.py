@@ -166,9 +166,9 @@ def _images(detector: ExportedDetector, files: Sequence[Path], size: int) -> Ite
 def image_shape(detector: ExportedDetector, file: Path) -> tuple[int | None, int | None, int]:
     """Height, width and channels that the detector takes."""
     if detector.dtype != "uint8" or len(detector.single_shape) != 3:
+        kinds = ".csv, .parquet, .npy or .npz files" if detector.layout == "ND" else ".npy or .npz files"
         raise InputError(
-            f"{detector.path.name} does not take image files such as {file}, but {detector.takes}: "
-            "give .npy or .npz files"
+            f"{detector.path.name} does not take image files such as {file}, but {detector.takes}: give {kinds}"
         )
     first, second, third = detector.single_shape
     height, width, channels = (first, second, third) if detector.layout == "NHWC" else (second, third, first)
