@@ -150,6 +150,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_rate_and_advice(spoil
     assert not module.training
 
 
+@pytest.mark.parametrize(("schedule", "advised"), [("constant", True), ("cosine", True), ("one_cycle", False)])
+def test_a_schedule_is_advised_where_it_is_another_one(schedule, advised):
+    settings = TrainingSettings(epochs=1, schedule=schedule)
+    with pytest.raises(TrainingError, match=r"Try a tenth of the learning rate.*not finite") as caught:
+        train(nn.Linear(2, 1), lambda m, x: m(x).sum() * math.nan, [torch.ones(4, 2)], settings=settings)
+    assert (", or schedule one_cycle, which warms up" in str(caught.value)) == advised
+
+
 def test_weights_that_break_in_the_last_step_are_noticed():
     module = nn.Linear(2, 1)
     settings = TrainingSettings(epochs=1, learning_rate=1e38, schedule="constant", weight_decay=0)

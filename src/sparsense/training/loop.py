@@ -148,7 +148,7 @@ class Training(Generic[B]):
         with self.engine.autocast(), _located(rate, step):
             loss = self.objective(self.module, self.engine.share(batch))
         value = float(self.engine.average(loss.detach().float()))
-        _check_loss(value, rate, step)
+        _check_loss(value, rate, step, self.settings.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
@@ -192,12 +192,12 @@ class Training(Generic[B]):
             self.random_state = torch.get_rng_state()
 
 
-def _check_loss(value: float, rate: float, step: int) -> None:
+def _check_loss(value: float, rate: float, step: int, schedule: str) -> None:
     if not math.isfinite(value):
+        warmer = "" if schedule == "one_cycle" else ", or schedule one_cycle, which warms up"
         raise TrainingError(
             f"training diverged: the loss is {value} at step {step}, with learning rate {rate:.3g}. "
-            "Try a tenth of the learning rate, or schedule one_cycle, which warms up; "
-            "and look for inputs that are not finite.",
+            f"Try a tenth of the learning rate{warmer}; and look for inputs that are not finite.",
             step=step,
             learning_rate=rate,
         )
