@@ -74,6 +74,12 @@ def test_another_file_may_lack_the_columns_of_labels_and_of_what_is_dropped(tmp_
         SOURCES["series"]("all", **new | {"label": "worse"})
 
 
+def test_a_split_without_time_steps_is_told(tmp_path):
+    options = written(tmp_path / "s.csv") | {"shares": (0.8, 0.2, 0)}
+    with pytest.raises(InputError, match=r"cutting s/test into windows: expected at least 4 time steps, found none"):
+        SOURCES["series"]("test", **options)
+
+
 def test_words_and_large_numbers_with_small_changes_are_refused(tmp_path):
     options = written(tmp_path / "s.csv")
     text = (tmp_path / "s.csv").read_text()

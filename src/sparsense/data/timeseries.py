@@ -79,6 +79,11 @@ def nab(split: str, *, series: str, data_root: str | None = None, length: int = 
 
 def windows(name: str, values: NDArray[Any], labels: NDArray[Any], length: int, step: int) -> Dataset:
     """Windows of a series `[T]` or `[T, D]` as rows; anomalous (1) if the label of one of its steps is not 0."""
+    if not len(values):
+        raise InputError(
+            f"cutting {name} into windows: expected at least {length} time steps, found none; give the split a larger "
+            "share, or the series more time steps"
+        )
     if step < 1 or not 1 <= length <= len(values):
         raise InputError(
             f"{name}: expected a step of at least 1 and a length of 1 to {len(values)} time steps; "
