@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import jobs
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_train_recipe import recipe
+from torch import nn
 
 from sparsense.benchmark.card import load_card
 from sparsense.errors import ExportError, InputError, TrainingError
@@ -18,6 +20,7 @@ from sparsense.pipeline import run, run_recipe
 from sparsense.pipeline.run import identity
 from sparsense.pipeline.state import kept_state
 from sparsense.training.loop import Training
+from sparsense.training.run import Samples, training_identity
 
 PLAIN = {
     "heads": ["reconstruction_error"], "train.objective": "reconstruction", "train.validation": 0.0,
@@ -101,6 +104,27 @@ def test_a_job_depends_on_what_its_pieces_depend_on_and_on_nothing_else():
         {"seed": 1},
     )
     assert len({of(TUNING), *(of(TUNING | change) for change in changed)}) == 7
+
+
+def test_a_job_depends_on_what_its_network_computes():
+    """Tensors stay the same when somebody writes another activation or another rate of dropout into the code."""
+
+    def of(*parts):
+        with jobs.job(TUNING) as job:
+            data, samples = jobs.load_data(job.recipe, None), Samples(jobs.load_data(job.recipe, None).train)
+            side = job.dense.input_shape[-1]
+            layers = nn.Linear(side * side, 4), nn.Linear(4, 4)
+            for layer in layers:
+                nn.init.constant_(layer.weight, 0.01)
+                nn.init.zeros_(layer.bias)
+            module = nn.Sequential(nn.Flatten(), layers[0], *parts, layers[1]).eval()
+            network = replace(job.dense, module=module)
+            return identity(job.recipe, data, network), training_identity(network, job.recipe, samples)
+
+    found = [of(nn.ReLU(), nn.Dropout(0.1)), of(nn.Tanh(), nn.Dropout(0.1)), of(nn.ReLU(), nn.Dropout(0.2))]
+    assert of(nn.ReLU(), nn.Dropout(0.1)) == found[0]
+    for each in zip(*found, strict=True):
+        assert len(set(each)) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from sparsense.cli import app
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError
-from sparsense.networks import load_checkpoint
+from sparsense.networks import load_checkpoint, load_network
+from sparsense.networks.learnt_behind import read_encoding
 from sparsense.pipeline import run_recipe
 from sparsense.pipeline.data import load_data
 from sparsense.recipe.load import read_recipe
 from sparsense.recipe.names import check_names
 from sparsense.runtime import ExportedDetector
+from sparsense.training.reference import train_reference
 
 NORMAL = "{source: table, split: %s, options: {path: %s, label: state, normal: good, drop: [id], classes: [%d]}}"
 RECIPE = """
@@ -165,6 +168,31 @@ def test_sets_that_are_encoded_otherwise_are_refused(folder, tmp_path):
         load_data(recipe(path, **changes), None)
     like = {**changes, "data.test.options.like": str(path), "data.test.options.shares": [0.6, 0.2, 0.2]}
     assert load_data(recipe(path, **like), None).test.columns
+
+
+@pytest.mark.parametrize("origin", ["trained", "run"])
+def test_weights_know_the_encoding_that_they_learnt_behind(origin, folder, tmp_path):
+    """Numbers scaled by another table, or words at other places, are not what the network was trained for."""
+    path, other = folder.parent / "parts.csv", write_table(tmp_path / "other.csv", rows=120)
+    weights = folder / "network.safetensors"
+    if origin == "trained":
+        weights = train_reference(recipe(path), tmp_path)
+    again = {"network.weights": str(weights), "train": None}
+    found = load_network("latent_norm_table", weights=weights, options={"features": 5, "hidden": [8], "latent": 2})
+    assert found.preprocessing == load_checkpoint(folder).preprocessing
+    everywhere = {f"data.{part}.options.path": str(other) for part in ("train", "calibration", "test")}
+    everywhere |= {"data.anomalies.bad.options.path": str(other)}
+    with pytest.raises(InputError, match=r"another encoding of its table: there 'size'.*; here 'size'.*like"):
+        run_recipe(recipe(path, **again, **everywhere), output=tmp_path / "run")
+    run_recipe(recipe(path, **again), output=tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").preprocessing == load_checkpoint(folder).preprocessing
+
+
+def test_a_broken_encoding_in_a_file_of_weights_is_told(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, {"columns": '[{"name": "size", "std": "wide"}]'})
+    with pytest.raises(InputError, match=r"weights.safetensors: its metadata 'columns'.*0\.std: .*number"):
+        read_encoding(path)
 
 
 def test_rows_with_words_and_gaps_are_judged_in_pairs(folder, tmp_path):

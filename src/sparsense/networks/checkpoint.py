@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparsense.errors import InputError, UnsafeFileError
 from sparsense.files import atomic_write
+from sparsense.networks.learnt_behind import encoding_metadata
 from sparsense.networks.load import build
 from sparsense.networks.manifest import Manifest, Setting, check_source, read_manifest, to_json
 from sparsense.networks.network import Network, check_forward
@@ -47,7 +48,7 @@ def save_network(network: Network, path: str | Path) -> Path:
     """
     tensors_path, manifest_path = _paths(path)
     stored, shapes = pack(with_remembered(network.module.state_dict(), network.remembered))
-    content = write_safetensors(stored)
+    content = write_safetensors(stored, encoding_metadata(network.preprocessing.columns))
     text = to_json(_describe(network, content, shapes))
     _check_same(network, _restore(Manifest.model_validate_json(text), content, tensors_path), tensors_path)
     with atomic_write(tensors_path) as tensors_file, atomic_write(manifest_path) as manifest_file:

@@ -13,6 +13,7 @@ from torch import nn
 
 from sparsense.data.preprocessing import Preprocessing
 from sparsense.errors import InputError, UnknownNameError
+from sparsense.networks.learnt_behind import read_encoding
 from sparsense.networks.network import FORWARD_ERRORS, NETWORKS, Network, Task, check_forward, example_input
 from sparsense.networks.packing import unpack_like
 from sparsense.networks.shortcuts import rewrite_pad_shortcuts
@@ -60,6 +61,7 @@ def load_network(
         optional = [f"{name}.weight" for name in rewritten]
         doing = f"loading {path} into {source!r}"
         given, network.remembered = without_remembered(read_weights(path))
+        network = network.for_columns(read_encoding(path))
         tensors = unpack_like(network.module.state_dict(), given, doing=doing)
         check_finite({**tensors, **network.remembered}, network.module, doing=doing)
         load_weights(network.module, tensors, optional=optional, doing=doing)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Literal, cast
 
 import torch
@@ -67,10 +69,12 @@ class Network:
         """The same network behind the encoding of a table; without columns nothing changes.
 
         Raises:
-            InputError: It takes another number of features than the table has.
+            InputError: It takes another number of features than the table has, or was trained behind another encoding.
         """
         if not columns:
             return self
+        if self.preprocessing.columns:
+            _check_same_encoding(self.source, self.preprocessing.columns, columns)
         features = Encoding(columns).features
         if self.input_shape != (len(features),):
             raise InputError(
@@ -81,9 +85,31 @@ class Network:
         return replace(self, preprocessing=replace(self.preprocessing, columns=columns))
 
 
+def _check_same_encoding(source: str, own: tuple[Column, ...], columns: tuple[Column, ...]) -> None:
+    """Numbers would be scaled otherwise, or stand for other words, than those that the network learnt from."""
+    if own == columns:
+        return
+    pairs = ((a, b) for a, b in zip_longest(own, columns) if a != b)
+    was, now = next(("nothing" if c is None else f"{c.name!r}: {c.describe()}" for c in pair) for pair in pairs)
+    raise InputError(
+        f"network {source!r} was trained behind another encoding of its table: there {was}; here {now}. Encode this "
+        "table as that one with the option like: TABLE_OF_THE_TRAINING, or train from new weights"
+    )
+
+
 def example_input(input_shape: tuple[int, ...], *, batch: int = 2, seed: int = 0) -> Tensor:
     """Standard normal numbers `[batch, *input_shape]`, the same for the same seed."""
     return torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def behaviour(network: Network) -> str:
+    """A hash of what a network answers to `example_input`, and of its parts: tensors do not tell of changed code."""
+    digest = hashlib.sha256(check_forward(network).cpu().contiguous().numpy().tobytes())
+    for name, part in network.module.named_modules():  # such as the rate of a dropout, which no answer shows
+        plain = {key: value for key, value in vars(part).items() if isinstance(value, bool | int | float | str)}
+        plain.pop("training", None)
+        digest.update(f"{name} {type(part).__qualname__} {sorted(plain.items())}".encode())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

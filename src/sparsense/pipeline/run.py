@@ -20,7 +20,7 @@ from sparsense.data.root import first_data_root
 from sparsense.detector import Progress, silent, write_detector
 from sparsense.files import check_replaceable, staged_folder
 from sparsense.networks import save_network
-from sparsense.networks.network import Network
+from sparsense.networks.network import Network, behaviour
 from sparsense.pipeline.data import RunData, load_data
 from sparsense.pipeline.detectors import Variant, attach_heads, make_variant
 from sparsense.pipeline.foreseeable import check_foreseeable
@@ -123,7 +123,8 @@ def opened(
 def identity(recipe: Recipe, data: RunData, network: Network) -> tuple[str, ...]:
     """What the pieces of a job depend on: what its recipe says up to pruning, what is learnt from, its network."""
     text = recipe.model_dump_json(exclude={**AFTER_PRUNING, "data": True})
-    return text, *data.samples().facts(), repr(network.preprocessing), network_sha256(network.module)
+    facts = repr(network.preprocessing), behaviour(network), network_sha256(network.module)
+    return text, *data.samples().facts(), *facts
 
 
 def dense_accuracy(network: Network, data: RunData, trained: Trained | None) -> AccuracyRow:

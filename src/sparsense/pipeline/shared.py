@@ -17,7 +17,7 @@ from sparsense.detector.cache import KeptBatches
 from sparsense.detector.groups import group_inputs
 from sparsense.errors import SparsenseError
 from sparsense.files import held_alone
-from sparsense.networks.network import Network
+from sparsense.networks.network import Network, behaviour
 from sparsense.pipeline.pulse import PULSE
 from sparsense.pipeline.state import State, job_key
 from sparsense.recipe.schema import Recipe
@@ -82,6 +82,7 @@ def shared_record(network: Network, recipe: Recipe, data: Dataset) -> Path | Non
         return None
     facts = (
         network_sha256(network.module),
+        behaviour(network),
         data.sha256(),
         section.loss,
         section.samples,

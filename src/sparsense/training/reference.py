@@ -18,6 +18,7 @@ from sparsense.data import SOURCES, Dataset, first_data_root
 from sparsense.errors import RecipeError
 from sparsense.files import atomic_write
 from sparsense.networks import Network
+from sparsense.networks.learnt_behind import encoding_metadata
 from sparsense.networks.tensors import with_remembered
 from sparsense.recipe.schema import Recipe, SourceSection
 from sparsense.recipe.text import write_yaml
@@ -78,7 +79,8 @@ def train_reference(
 def _write(weights: Path, network: Network) -> dict[str, str]:
     """Put the weights in their place; the card of older ones, which is not theirs, goes before."""
     tensors = with_remembered(network.module.state_dict(), network.remembered)
-    content = save({name: tensor.clone() for name, tensor in tensors.items()})
+    columns = encoding_metadata(network.preprocessing.columns)
+    content = save({name: tensor.clone() for name, tensor in tensors.items()}, columns)
     with atomic_write(weights) as weights_file:
         weights_file.write_bytes(content)
         weights.with_suffix(".json").unlink(missing_ok=True)

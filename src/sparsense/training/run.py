@@ -20,6 +20,7 @@ from sparsense.data.dataset import stratified_order
 from sparsense.data.splits import last_windows
 from sparsense.errors import InputError
 from sparsense.networks import Network
+from sparsense.networks.network import behaviour
 from sparsense.recipe.schema import Recipe
 from sparsense.recipe.training import ChosenTrainingSection, SearchSection, TrainingSection
 from sparsense.training.alive import SHUT, check_alive
@@ -103,7 +104,7 @@ def training_identity(network: Network, recipe: Recipe, samples: Samples) -> str
     """A hash of everything that the numbers of a training depend on.
 
     Sections `network` and `train`, the seed, all samples (what is held out is a part of them), preprocessing, initial
-    weights, versions, threads. What is only measured on is no part of it.
+    weights and what the network makes of them, versions, threads. What is only measured on is no part of it.
 
     Args:
         network: Before its training.
@@ -111,7 +112,8 @@ def training_identity(network: Network, recipe: Recipe, samples: Samples) -> str
         samples: What is learnt and chosen from.
     """
     text = recipe.model_dump_json(include={"seed", "network", "train"})
-    facts = [text, __version__, torch.__version__, str(torch.get_num_threads()), repr(network.preprocessing)]
+    facts = [text, __version__, torch.__version__, str(torch.get_num_threads())]
+    facts += [repr(network.preprocessing), behaviour(network)]
     facts += samples.facts()
     digest = hashlib.sha256("\n".join(facts).encode())
     for name, tensor in network.module.state_dict().items():
