@@ -50,11 +50,11 @@ class DataSet(Row):
     """One set of samples and what it was for. `name` is the key that the other rows use.
 
     `calibration` sets thresholds and nothing else, `test` is the in-distribution set that everything is
-    measured on, each `anomalous` set is held against it.
+    measured on, each `anomalous` set is held against it, and nothing is learnt from an `unused` one.
     """
 
     name: str
-    role: Literal["train", "calibration", "test", "anomalous"]
+    role: Literal["train", "calibration", "test", "anomalous", "unused"]
     source: str
     count: Count
     sha256: Hash

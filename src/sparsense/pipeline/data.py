@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,14 @@ class RunData:
         """What something may be learnt from."""
         return Samples(self.train, self.outliers, self.validation_anomalies)
 
-    def rows(self) -> list[DataSet]:
-        """For the card."""
+    def rows(self, unused: Collection[str] = ()) -> list[DataSet]:
+        """For the card; `unused` are those that nothing learnt from."""
         sets = [
             ("train", "train", self.train),
             ("calibration", "calibration", self.calibration),
             ("test", "test", self.test),
         ]
-        sets += [(name, "train", data) for name, data in _learnt(self).items()]
+        sets += [(name, "unused" if name in unused else "train", data) for name, data in _learnt(self).items()]
         sets += [(name, "anomalous", data) for name, data in self.anomalies.items()]
         return [
             DataSet(name=name, role=role, source=data.name, count=len(data), sha256=data.sha256())  # type: ignore[arg-type]

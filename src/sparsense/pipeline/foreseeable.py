@@ -13,11 +13,11 @@ from sparsense.networks.network import Network, check_forward, example_input
 from sparsense.pipeline.cuts import channel_options
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.precision import check_precision
+from sparsense.pipeline.uses import trainings
 from sparsense.pruning.channels import tried_groups
 from sparsense.recipe.names import objective_problems
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import CalibrateSection, Recipe
-from sparsense.recipe.training import TrainingSection
 from sparsense.recording.losses import LOSSES
 from sparsense.training.engine import make_engine
 from sparsense.training.suitable import check_suitable
@@ -41,7 +41,7 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     """
     for key, problem in objective_problems(recipe):
         raise RecipeError(str(problem), key=key) from problem
-    for training in _trainings(recipe):
+    for training in trainings(recipe):
         check_suitable(network, data.train, training)
         make_engine(accelerator=training.accelerator)  # is there such a one?
     for section in recipe.heads:
@@ -53,13 +53,6 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     check_precision(recipe, network, data.calibration)
     for module in ("jinja2", "plotly.offline"):
         need(module, doing="writing a report", extra="report")
-
-
-def _trainings(recipe: Recipe) -> list[TrainingSection]:
-    """The sections that this run goes through."""
-    search = None if recipe.prune is None else recipe.prune.search
-    sections = [recipe.train, search, None if recipe.prune is None else recipe.finetune]
-    return [section for section in sections if section is not None]
 
 
 def _check_cuts(section: PruneSection, network: Network) -> None:

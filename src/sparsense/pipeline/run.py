@@ -43,6 +43,7 @@ from sparsense.pipeline.robust import robustness_rows
 from sparsense.pipeline.shared import AFTER_PRUNING, pruning_state
 from sparsense.pipeline.state import GOING_ON, State, kept_state, state_folder
 from sparsense.pipeline.train import trained_first
+from sparsense.pipeline.uses import unused_sets
 from sparsense.recipe.schema import Recipe
 from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
@@ -157,7 +158,8 @@ def make_card(
         accuracy.append(outcome_row(variant.name, "exported", variant.network, data.test, output))
     sizes = {variant.name: size_of(variant) for variant in variants}
     after = None if pruned is None else pruned_record(pruned.network, recipe, data.train, progress)
-    text = recipe.to_yaml()
+    text, unused = recipe.to_yaml(), dict(unused_sets(recipe))
+    told = [f"Not used: data.{name}, since {reason}." for name, reason in unused.items()]
     return Card(
         name=recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,7 +167,7 @@ def make_card(
         recipe=RecipeText(text=text, sha256=hashlib.sha256(text.encode()).hexdigest()),
         versions=versions(),
         machine=this_machine(),
-        data=data.rows(),
+        data=data.rows(unused),
         network=Networks(
             source=recipe.network.source,
             task=variants[0].network.task,
@@ -180,7 +182,7 @@ def make_card(
         parity=[parity_row(variant.name, d) for variant in variants for d in variant.detectors],
         results=result_rows(variants, seed=recipe.seed),
         explanations=[d.explanation[0] for v in variants for d in v.detectors if d.explanation is not None],
-        notes=[] if pruned is None else pruned.notes,
+        notes=[*told, *([] if pruned is None else pruned.notes)],
         robustness=[]
         if recipe.robustness is None or not variants[0].detectors
         else robustness_rows(variants, recipe.robustness, data, seed=recipe.seed, progress=progress),

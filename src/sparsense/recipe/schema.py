@@ -159,8 +159,8 @@ class CalibrateSection(Section):
 class ExportSection(Section):
     """The detector file."""
 
-    layout: Literal["NHWC", "NCHW"] = "NHWC"
-    """Order of the axes of its input."""
+    layout: Literal["NHWC", "NCHW"] | None = None
+    """Order of the axes of its input; null: that of `network.preprocessing`, or of the network itself."""
     tolerance: Positive = 1e-5
     """Worst relative error against the oracle."""
     opset: Annotated[int, Field(ge=18)] | None = None

@@ -10,7 +10,7 @@ from sparsense.recipe.schema import NetworkSection
 from sparsense.training.loop import seeded
 
 
-def open_network(section: NetworkSection, root: str | None, layout: str, *, seed: int = 0) -> Network:
+def open_network(section: NetworkSection, root: str | None, layout: str | None, *, seed: int = 0) -> Network:
     """The network of a recipe; its weights may lie below the data root, its input takes the asked layout.
 
     Without weights it is the same for the same seed.
@@ -18,7 +18,7 @@ def open_network(section: NetworkSection, root: str | None, layout: str, *, seed
     Args:
         section: Which one.
         root: The data root.
-        layout: `NHWC` or `NCHW`.
+        layout: `NHWC` or `NCHW`; None: that of the network's preprocessing.
         seed: Of weights that are drawn.
 
     Raises:
@@ -33,7 +33,7 @@ def open_network(section: NetworkSection, root: str | None, layout: str, *, seed
             input_shape=None if section.input_shape is None else tuple(section.input_shape),
             task=section.task,
         )
-    return network.in_layout(layout)
+    return network if layout is None else network.in_layout(layout)
 
 
 def _weights(section: NetworkSection, root: str | None) -> str | None:
