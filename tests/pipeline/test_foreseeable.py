@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_train_recipe import recipe
 
-from sparsense.errors import CalibrationError, InputError, RecipeError, TrainingError, UnsupportedLayerError
+from sparsense.errors import CalibrationError, GraphError, InputError, RecipeError, TrainingError, UnsupportedLayerError
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.load import read_recipe
 
@@ -16,7 +16,13 @@ CLASSIFIER = {
 }  # fmt: skip
 VARIATIONAL = {"network": {"source": "gradcon_vae", "weights": None}, "prune": {"criterion": "magnitude"}}
 ABSENT = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "accelerator": "mps"}}
+PLAIN_AFTER_GRADCON = {"train.objective": "gradcon", "train.validation": 0.0, "train.select": "last", "prune": {},
+                       "finetune": {"epochs": 1, "objective": "reconstruction"}}  # fmt: skip
 OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objective": "cross_entropy"}}
+
+
+def head(name, **options):
+    return {"heads": [{"name": name, "options": options}]}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,15 @@ OTHER = {"prune": {"criterion": "magnitude"}, "finetune": {"epochs": 1, "objecti
         ({"sensitivity.loss": "cross_entropy"}, InputError, "a loss over classes needs logits"),
         ({"precision": "int8"}, InputError, "precision: int8 is judged by accuracy"),
         (OTHER, TrainingError, "objective 'cross_entropy' is for a classifier network"),
+        (head("reconstruction_error", metric="ssim", window=30), GraphError, "with sides of at least 30, found"),
+        (head("gradcon", layers=["nope.*"]), GraphError, "nope"),
+        (
+            head("gradcon", reference="training") | PLAIN_AFTER_GRADCON,
+            GraphError,
+            "there is none; train .after",
+        ),
+        ({"network.preprocessing": {"mean": [0.5], "std": [0.5], "dtype": "float32"}}, InputError, "float32"),
+        ({"prune": {"structure": "channel", "sparsity": 0.99, "floor": 0.3}}, InputError, "at most 0.* can go"),
         pytest.param(
             ABSENT,
             TrainingError,

@@ -4,7 +4,7 @@ from sparsense.detector.attach import AttachSettings, attach_to_file
 from sparsense.detector.close import calibrated, p_value
 from sparsense.detector.explain import check_explanation, explained
 from sparsense.detector.file import PARITY_KEY, parity_inputs, verify, write_detector
-from sparsense.detector.fit import HeldOut, Progress, Scored, check_head, fit_head, silent
+from sparsense.detector.fit import HeldOut, Progress, Scored, check_head, fit_head, silent, try_head
 from sparsense.detector.groups import group_scores
 from sparsense.detector.recalibrate import recalibrate
 
@@ -25,6 +25,7 @@ __all__ = [
     "parity_inputs",
     "recalibrate",
     "silent",
+    "try_head",
     "verify",
     "write_detector",
 ]

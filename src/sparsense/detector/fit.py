@@ -152,6 +152,29 @@ def check_head(head: Head, task: str, data: Dataset) -> None:
         )
 
 
+def try_head(network: ForwardGraph, head: Head, few: Dataset, *, preprocessing: Preprocessing) -> None:
+    """Build what a head observes, and learn nothing: its layers, its windows and its operators are there, or not.
+
+    Args:
+        network: The forward graph; it is copied.
+        head: A fresh head, not to be used later.
+        few: Samples of the fitting data, for what a head has to see before it observes.
+        preprocessing: The network's.
+
+    Raises:
+        GraphError: The head cannot be attached to this network.
+        InputError: It needs logits and the network answers with probabilities, or the inputs do not fit.
+    """
+    _check_logits(network, head)
+    feed = _Feed(few, preprocessing.arrange(few.inputs), len(few), silent, None)
+    check_inputs(network, feed.inputs, few.name)
+    try:
+        head.prepare(network.copy(), feed)
+    except InputError:  # few samples may be too few, or of too few classes, and all of them are not
+        return
+    head.observe(network.copy())
+
+
 def fit_head(
     network: ForwardGraph,
     head: Head,

@@ -10,15 +10,17 @@ from sparsense.errors import CalibrationError, RecipeError
 from sparsense.extras import need
 from sparsense.heads import HEADS
 from sparsense.networks.network import Network, check_forward, example_input
-from sparsense.pipeline.cuts import channel_options
+from sparsense.pipeline.cuts import Asked, Cut, channel_options, cut, least_units
 from sparsense.pipeline.data import RunData
 from sparsense.pipeline.precision import check_precision
+from sparsense.pipeline.tried_heads import check_heads
 from sparsense.pipeline.uses import trainings
 from sparsense.pruning.channels import tried_groups
 from sparsense.recipe.names import objective_problems
 from sparsense.recipe.prune import PruneSection
 from sparsense.recipe.schema import CalibrateSection, Recipe
 from sparsense.recording.losses import LOSSES
+from sparsense.recording.passes import saliency_of
 from sparsense.training.engine import make_engine
 from sparsense.training.suitable import check_suitable
 
@@ -37,6 +39,7 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
         InputError: A head, the loss of the sensitivities or the precision does not suit the network or the labels.
         CalibrationError: Too few calibration samples for the asked rate.
         UnsupportedLayerError: A layer cannot be cut, and would be after a training.
+        GraphError: A head finds no layer of the network, or cannot differentiate one.
         MissingExtraError: The report cannot be written.
     """
     for key, problem in objective_problems(recipe):
@@ -47,18 +50,27 @@ def check_foreseeable(recipe: Recipe, data: RunData, network: Network) -> None:
     for section in recipe.heads:
         check_head(HEADS[section.name](**section.options), network.task, data.train)
     LOSSES[recipe.sensitivity.loss](check_forward(network), example_input(network.input_shape), None)
-    if recipe.train is not None and recipe.prune is not None:
+    if recipe.train is not None and recipe.prune is not None and recipe.prune.structure == "channel":
         _check_cuts(recipe.prune, network)
     _check_calibration(recipe.calibrate, data.calibration, network, group=max(head.group for head in recipe.heads))
     check_precision(recipe, network, data.calibration)
     for module in ("jinja2", "plotly.offline"):
         need(module, doing="writing a report", extra="report")
+    if trainings(recipe):
+        check_heads(recipe, data, network)
 
 
 def _check_cuts(section: PruneSection, network: Network) -> None:
-    """Channels are tried group by group; shares by `ratios` may leave the groups alone that cannot be cut."""
-    if section.structure == "channel" and not section.ratios:
-        tried_groups(network.module, example_input(network.input_shape), channel_options(section))
+    """Channels are tried group by group; shares by `ratios` may leave the groups alone that cannot be cut.
+
+    How much can go does not depend on what a training will have found salient.
+    """
+    if section.ratios:
+        return
+    tried_groups(network.module, example_input(network.input_shape), channel_options(section))
+    if section.sparsity is not None and section.scope != "sensitivity":
+        asked = Asked(section, least_units(network, section, section.sparsity))
+        cut(Cut(network), saliency_of(network.module, "magnitude"), asked, section.sparsity)
 
 
 def _check_calibration(section: CalibrateSection, held_out: Dataset, network: Network, *, group: int) -> None:

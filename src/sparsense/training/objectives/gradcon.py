@@ -105,6 +105,10 @@ class GradCon:
             return None, module(inputs)
         return with_value(module, "posterior", inputs, doing=f"{DOING} with kl")
 
+    def remembers(self, module: nn.Module) -> dict[str, Tensor]:
+        """What `remembered` will be like after a training of a network: ones in the place of means."""
+        return {name: torch.ones_like(weight) for name, weight in weights_of(module, self.layers, doing=DOING).items()}
+
     def remembered(self) -> dict[str, Tensor]:
         """The means, for the head `gradcon` with `reference: training`; they go into the network's checkpoint."""
         return dict(self.means)
