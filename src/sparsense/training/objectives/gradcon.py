@@ -25,7 +25,7 @@ class GradCon:
     """J = L - alpha * mean over the decoder's weights of cos(dL/dw, G_w), L the mean squared error.
 
     G_w is the mean of dJ/dw over all iterations so far, of the whole J; in the first one there is none and J = L. J is
-    differentiated through dL/dw (double backward), at about three times the cost of L. With `kl`, for a network whose
+    differentiated through dL/dw (double backward), at about twice the cost of L. With `kl`, for a network whose
     part `posterior` gives mean and log variance of the code (such as `gradcon_vae`), J has the divergence of the code
     from the standard normal on top, and L does not. The head `gradcon` scores L - beta * mean cos, beta 0.12.
 
