@@ -49,7 +49,7 @@ from sparsense.recording.layers import network_sha256
 from sparsense.sensitivity import SensitivityRecord
 from sparsense.training.initial import open_network
 
-STAYS = "the recipe up to fine-tuning and the samples that are learnt from"
+STAYS = "the recipe up to fine-tuning, the code of the network and the samples that are learnt from"
 Check = Callable[[Recipe, RunData, Network], object]
 
 

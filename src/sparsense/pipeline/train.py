@@ -24,7 +24,10 @@ from sparsense.training.reference import train_reference
 from sparsense.training.run import make_train_run, run_training, training_identity
 
 WEIGHTS, CARD, CHECKPOINT = "trained.safetensors", "trained.json", "training.safetensors"
-STAYS = "the keys seed, network and train of the recipe, and the samples that are learnt and chosen from"
+STAYS = (
+    "the keys seed, network and train of the recipe, the code of the network, and the samples that are learnt and chosen "
+    "from"
+)
 
 
 def train_recipe(recipe: Recipe, *, output: Path, data_root: str | None = None, progress: Progress = silent) -> Path:
