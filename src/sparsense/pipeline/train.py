@@ -25,8 +25,8 @@ from sparsense.training.run import make_train_run, run_training, training_identi
 
 WEIGHTS, CARD, CHECKPOINT = "trained.safetensors", "trained.json", "training.safetensors"
 STAYS = (
-    "the keys seed, network and train of the recipe, the code of the network, and the samples that are learnt and chosen "
-    "from"
+    "the keys seed, network and train of the recipe, the code of the network, and the samples that are learnt and "
+    "chosen from"
 )
 
 
