@@ -214,7 +214,7 @@ NOT_A_FUNCTION = 3
 class ShutAutoencoder(nn.Module):
     """Its only units are shut for every image, so that no gradient opens them."""
 
-    input_shape = (1, 8, 8)
+    input_shape = (1, 16, 16)
     task = "reconstruction"
 
     def __init__(self):

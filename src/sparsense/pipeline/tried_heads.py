@@ -43,8 +43,8 @@ def check_heads(recipe: Recipe, data: RunData, network: Network) -> None:
 def _remembered(recipe: Recipe, network: Network) -> Iterator[Mapping[str, Tensor]]:
     """What the dense network will have been left by its training, and what the pruned one by its fine-tuning."""
     yield network.remembered if recipe.train is None else _left_by(recipe.train, network)
-    if recipe.prune is not None:
-        yield {} if recipe.finetune is None else _left_by(recipe.finetune, network)
+    if recipe.prune is not None and recipe.finetune is not None:
+        yield _left_by(recipe.finetune, network)
 
 
 def _left_by(section: TrainingSection, network: Network) -> dict[str, Tensor]:
