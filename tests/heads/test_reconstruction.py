@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from torch import nn
 
 from sparsense.data import Dataset
+from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector import fit_head
 from sparsense.errors import GraphError, InputError, NotFittedError
 from sparsense.graph import Builder, Session, forward_graph, load_graph
 from sparsense.heads import HEADS
 from sparsense.heads.bottleneck import decoder_layers, find_code
 from sparsense.heads.similarity import gradient_dissimilarity, structural_dissimilarity
-from sparsense.networks import load_network
+from sparsense.networks import Network, load_network
 from sparsense.oracles import oracle_scores
 from sparsense.to_onnx import export_forward
 from sparsense.training.objectives import LatentNorm
@@ -102,6 +105,44 @@ def test_the_code_may_be_wider_than_the_table() -> None:
     with torch.no_grad():
         expected = LatentNorm(beta=2.0).scores(network.module, torch.from_numpy(table.inputs))
     np.testing.assert_allclose(found.scores(table.inputs), expected.numpy(), rtol=1e-4)
+
+
+def test_a_code_that_is_not_the_narrowest_value_is_named_by_its_part() -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 5))
+    decoder = nn.Sequential(nn.ReLU(), nn.Linear(5, 3), nn.Linear(3, 6))
+    module = nn.Sequential(OrderedDict(encoder=encoder, decoder=decoder)).eval()
+    network = Network(module, Preprocessing("ND", "float32", 1.0, (0.0,), (1.0,)), (6,), "reconstruction", "own")
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing, task="reconstruction")
+    assert list(find_code(graph).shape)[1:] == [3]
+    table = Dataset("table", np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32))
+    found = fit_head(
+        graph, HEADS["latent_norm"](beta=2.0, latent="encoder"), table, preprocessing=network.preprocessing
+    )
+    with torch.no_grad():
+        expected = LatentNorm(beta=2.0).scores(module, torch.from_numpy(table.inputs)).numpy()
+    np.testing.assert_allclose(found.scores(table.inputs), expected, rtol=1e-5)
+    assert find_code(graph, "encoder.0").producer() is not find_code(graph, "encoder").producer()
+    with pytest.raises(GraphError, match="code 'encode' of the autoencoder: found only"):
+        find_code(graph, "encode")
+
+
+def test_a_value_with_another_first_axis_than_the_samples_is_no_code() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.encoder, self.decoder = layer, nn.Linear(8, 3), nn.Linear(3, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.decoder(self.encoder(self.block(x.reshape(-1, 6, 8)))).reshape(-1, 48)
+
+    torch.manual_seed(0)
+    preprocessing = Preprocessing("ND", "float32", 1.0, (0.0,), (1.0,))
+    network = Network(Tokens().eval(), preprocessing, (48,), "reconstruction", "own")
+    graph = forward_graph(load_graph(export_forward(network)), preprocessing, task="reconstruction")
+    assert list(find_code(graph).shape)[1:] == [6, 3]
 
 
 def test_latent_norm_weighs_the_code() -> None:

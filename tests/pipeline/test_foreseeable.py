@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
+import numpy as np
 import pytest
 import torch
 from test_train_recipe import recipe
+from torch import nn
 
+from sparsense.data import Dataset
+from sparsense.data.preprocessing import Preprocessing
+from sparsense.detector import fit_head, try_head
 from sparsense.errors import CalibrationError, GraphError, InputError, RecipeError, TrainingError, UnsupportedLayerError
+from sparsense.graph import forward_graph, load_graph
+from sparsense.heads import HEADS
+from sparsense.networks import Network
 from sparsense.pipeline import run_recipe
 from sparsense.recipe.load import read_recipe
+from sparsense.to_onnx import export_forward
 
 CLASSIFIER = {
     "network": {"source": "mnist_convnet", "weights": None}, "train.objective": None, "sensitivity.loss": "energy",
@@ -75,3 +86,19 @@ def test_values_of_objectives_are_tried_before_a_run_of_a_recipe_that_was_not_ch
     with pytest.raises(RecipeError, match=r"finetune\.objective\.options: .*temperature > 0"):
         run_recipe(unchecked, output=tmp_path / "tiny")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_untrained_weights_do_not_show_yet_is_no_refusal():
+    """Behind a last layer of zeros no layer has a gradient before the training, and a head asks for directions."""
+    torch.manual_seed(0)
+    module = nn.Sequential(OrderedDict(first=nn.Linear(6, 8), act=nn.ReLU(), last=nn.Linear(8, 3)))
+    nn.init.zeros_(module.last.weight)
+    network = Network(module.eval(), Preprocessing("ND", "float32", 1.0, (0.0,), (1.0,)), (6,), "classifier", "own")
+    graph = forward_graph(load_graph(export_forward(network)), network.preprocessing)
+    rows = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    few, see = Dataset("rows", rows, np.arange(12) % 3), network.preprocessing
+    try_head(graph, HEADS["low_dimensional_gradient"](layers=["first"]), few, preprocessing=see)
+    with pytest.raises(InputError, match="directions of gradients: all of them are zero"):
+        fit_head(graph, HEADS["low_dimensional_gradient"](layers=["first"]), few, preprocessing=see)
+    with pytest.raises(GraphError, match="nope"):
+        try_head(graph, HEADS["low_dimensional_gradient"](layers=["nope"]), few, preprocessing=see)

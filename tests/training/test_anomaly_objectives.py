@@ -188,6 +188,35 @@ def test_latent_norm_is_its_formula_and_beta_0_a_plain_autoencoder(beta):
     torch.testing.assert_close(objective.scores(module, X), torch.stack(loop))
 
 
+class Attentive(nn.Module):
+    """One value of attention over the six numbers of a row, and layers around it."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(1, 4), nn.Linear(24, outputs)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.encoder(x[..., None].float())
+        return self.decoder(self.attention(tokens, tokens, tokens, need_weights=False)[0].flatten(1))
+
+
+def test_gradients_of_attention_are_differentiated_again():
+    torch.manual_seed(0)
+    inputs, labels = X.float(), torch.arange(len(X)) % 3
+    objective, module = GradCon(), Attentive(6)
+    for _ in range(2):  # in the first step there is no mean to be aligned with
+        module.zero_grad()
+        objective(module, (inputs, labels)).backward()
+        objective.after_backward(module)
+    assert all(torch.isfinite(weight.grad).all() for weight in module.parameters())
+    for mode in ("train", "eval"):
+        module = Attentive(3)
+        regularized = GradientRegularization(inputs + 1, margin_in=50.0, margin_out=51.0, batch_norm=mode)
+        regularized(module, (inputs, labels)).backward()
+        assert all(torch.isfinite(weight.grad).all() for weight in module.parameters())
+
+
 def test_latent_norm_needs_its_code():
     with pytest.raises(TrainingError, match="the network has no part 'encoder'; it has 0, 1"):
         LatentNorm()(nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 6)).double(), BATCH)

@@ -18,7 +18,7 @@ from sparsense.data.preprocessing import Preprocessing
 from sparsense.detector.cache import KeptBatches
 from sparsense.detector.labels import Agreement, can_be_compared, check_labels
 from sparsense.detector.taken import check_inputs
-from sparsense.errors import ExportError, InputError
+from sparsense.errors import ExportError, GraphError, InputError
 from sparsense.graph.build import Builder
 from sparsense.graph.forward import ForwardGraph
 from sparsense.graph.outputs import PROBABILITIES, squashed_by
@@ -170,8 +170,10 @@ def try_head(network: ForwardGraph, head: Head, few: Dataset, *, preprocessing: 
     check_inputs(network, feed.inputs, few.name)
     try:
         head.prepare(network.copy(), feed)
-    except InputError:  # few samples may be too few, or of too few classes, and all of them are not
-        return
+    except GraphError:
+        raise
+    except (ValueError, ArithmeticError, LookupError):
+        return  # few samples may be too few or of too few classes, and gradients of untrained weights be zero
     head.observe(network.copy())
 
 

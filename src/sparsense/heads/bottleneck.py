@@ -17,6 +17,7 @@ def find_code(network: ForwardGraph, name: str | None = None) -> ir.Value:
     """The value between input and output with the fewest elements per sample, the last of equal ones; or a named one.
 
     A code lies between weighted layers: what the last one gives is none, even where a code is wider than the samples.
+    The name of a part, such as `encoder`, stands for the last value that it gives.
 
     Raises:
         GraphError: No such value, or none whose size is known.
@@ -24,16 +25,23 @@ def find_code(network: ForwardGraph, name: str | None = None) -> ir.Value:
     path = nodes_between([network.target], network.output)
     found = [value for node in path for value in node.outputs if value is not network.output]
     if name is not None:
-        chosen = [value for value in found if value.name == name]
+        chosen = [value for value in found if value.name == name or _is_part(value.producer(), name)]
         if not chosen:
             names = ", ".join(repr(value.name) for value in found)
             raise GraphError(f"looking for the code {name!r} of the autoencoder: found only {names}")
-        return chosen[0]
+        return chosen[-1]
     inside = _between_layers(network, found) or found
     sized = [value for value in inside if value.shape is not None and all_known(list(value.shape)[1:])]
     if not sized:
         raise GraphError("looking for the code of the autoencoder: no size is known; name it with latent=...")
-    return min(reversed(sized), key=lambda value: prod(dims(value)[1:]))
+    alike = [value for value in sized if list(value.shape or ())[:1] == list(network.target.shape or ())[:1]]
+    return min(reversed(alike or sized), key=lambda value: prod(dims(value)[1:]))
+
+
+def _is_part(node: ir.Node | None, name: str) -> bool:
+    """Whether a node belongs to a part of the network: `encoder.2/Gemm` does to `encoder` and to `encoder.2`."""
+    scope = (node.name or "").rpartition("/")[0] if node is not None else ""
+    return scope == name or scope.startswith(f"{name}.")
 
 
 def _between_layers(network: ForwardGraph, values: list[ir.Value]) -> list[ir.Value]:

@@ -23,7 +23,8 @@ class LatentNorm(Head):
 
     Args:
         beta: Weight of the code, in [0, 1e6]; the one of the training. It scales with the size of the input.
-        latent: Name of the code's value in the graph; default: the narrowest value.
+        latent: Name of the code's value in the graph, or of the part that gives it, such as `encoder`, which is the
+            objective's default; default: the narrowest value.
         error: What stands in the place of the first norm, that of the training: `norm`, or a `metric` of the head
             `reconstruction_error` (`l1`, `l2`, `ssim`, `ms_gms`).
         window: Side of the windows of `ssim`, in pixels.

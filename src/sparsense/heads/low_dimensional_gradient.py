@@ -95,5 +95,7 @@ class LowDimensionalGradient(NearestNeighbours):
 def _orthonormal(rows: Array) -> Array:
     """An orthonormal basis [D, k] of what rows [K, D] span, rows of zeros aside."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not lengths.any():
+        raise InputError("finding the directions of gradients: all of them are zero; is the network trained?")
     _, values, vectors = np.linalg.svd(rows[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0], full_matrices=False)
     return np.ascontiguousarray(vectors[values > 1e-6 * values[0]].T)

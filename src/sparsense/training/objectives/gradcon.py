@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sparsense.errors import TrainingError
 from sparsense.networks.network import Task
-from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.objectives.base_errors import BaseError
 from sparsense.training.objectives.energies import in_full
 from sparsense.training.objectives.objective import OBJECTIVES
 from sparsense.training.objectives.parts import weights_of, with_value
+from sparsense.training.objectives.twice import differentiated_twice
 
 DOING = "training objective 'gradcon'"
 TINY = 1e-20  # of a squared length: a perfect reconstruction has no direction
@@ -68,7 +68,7 @@ class GradCon:
     def __call__(self, module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """J of one batch; labels are not looked at."""
         inputs, _ = batch
-        with LeanBatchNorm():
+        with differentiated_twice():
             posterior, output = self._pass(module, inputs)
         error = self.error(inputs, output).mean()
         total = error - self.alpha * self.alignment(module, error) if self.steps and self.alpha else error

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsense.networks.network import Task
-from sparsense.training.batch_norm import LeanBatchNorm
 from sparsense.training.batches import Augmented
 from sparsense.training.objectives.base_errors import length
 from sparsense.training.objectives.energies import Margins, energy
 from sparsense.training.objectives.objective import OBJECTIVES
 from sparsense.training.objectives.outlier_sampling import sample_outliers
 from sparsense.training.objectives.parts import evaluation_mode
+from sparsense.training.objectives.twice import differentiated_twice
 
 
 @OBJECTIVES.register("gradient_regularization")
@@ -86,7 +86,7 @@ class GradientRegularization:
         """The loss of one batch of inputs and labels."""
         inputs, labels = batch
         together = torch.cat([inputs, self.drawn(module, inputs)]).requires_grad_(bool(self.gradient_weight))
-        with LeanBatchNorm():
+        with differentiated_twice():
             logits = module(together)
         energies, count = energy(logits), len(inputs)
         loss = functional.cross_entropy(logits[:count], labels)
@@ -105,7 +105,7 @@ class GradientRegularization:
 
     def _flatness(self, module: nn.Module, together: Tensor, energies: Tensor, count: int) -> Tensor:
         if self.batch_norm == "eval":
-            with evaluation_mode(module, batch_norms_only=True):
+            with evaluation_mode(module, batch_norms_only=True), differentiated_twice():
                 energies = energy(module(together))
         term = flatness(together, energies, count, self.margins)
         return term / len(together) if self.scaling == "released" else term
