@@ -22,7 +22,7 @@ class LatentNorm:
     Args:
         beta: Weight of the code, >= 0; published are 1000 (MNIST), 100 (Fashion-MNIST), 10 (CIFAR-10, tables).
         latent: The part of the network whose output is the code.
-        error: `norm`, or another base error (`l2`, `l1`, `ssim`, `ms_gms`), of another size, for which beta is.
+        error: `norm`, or another base error (`l2`, `l1`, `ssim`, `ms_gms`), whose size is another: choose beta for it.
         amplify: `element` or `mean` amplifies that error, see `loss_amplification`.
         window: Side of the windows of `ssim`, in pixels.
 
